@@ -1,0 +1,46 @@
+# The commands a person types. `make` alone lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint lock chromium clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"nfbmr needs Python 3.11 to 3.13, but $(PYTHON) is {v.major}.{v.minor}; name another one: make PYTHON=python3.11 ...")'
+	@echo "== Installing the locked packages into $(VENV) (about 6 GB; a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+setup: $(STAMP) ## install the locked packages into .venv
+
+demo: $(STAMP) ## build a small factory, train, score, evaluate, report
+	@$(BIN)/python jobs/demo.py
+
+test: $(STAMP) chromium ## every test that is not marked slow, linters and types first
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP) chromium ## the tests that take minutes
+	@$(BIN)/python -m pytest -m slow
+
+chromium: # the report's test opens the page in a real browser
+	@sh tests/install_chromium.sh
+
+lint: $(STAMP) ## format and lint
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/mypy
+
+lock: $(STAMP) ## resolve the dependencies anew into requirements.lock (versions and hashes, no host)
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-annotate --extra dev --python-version 3.11 \
+	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+clean: ## remove the environment and what the demo made
+	@rm -rf $(VENV) .demo

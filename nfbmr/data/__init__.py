@@ -1,0 +1,1 @@
+"""From bytes to pixels and labels: layouts, archives, decoding, procedural pictures."""

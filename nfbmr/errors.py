@@ -1,0 +1,73 @@
+"""What can go wrong, as types: every message names the thing, the value, and what to do next.
+
+A job that ends with one of these prints its message and returns its ``exit_code``; a traceback is
+shown only for errors that are not listed here, because those are defects of the program.
+"""
+
+from __future__ import annotations
+
+
+class NfbmrError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+    exit_code = 1
+
+
+class ConfigError(NfbmrError):
+    """A setting or command-line argument that does not exist or does not fit."""
+
+    exit_code = 2
+
+
+class DataError(NfbmrError):
+    """A data root, category or archive that is missing, empty or not laid out as said."""
+
+    exit_code = 3
+
+
+class DecodeError(NfbmrError):
+    """One picture that cannot be turned into pixels.
+
+    ``kind`` is a short stable word for counting: ``empty``, ``unreadable``, ``truncated``,
+    ``unsupported``, ``too_large``.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[DecodeError], tuple[str, str]]:
+        """Keep ``kind`` when Ray carries the error from a worker to the driver."""
+        return type(self), (str(self), self.kind)
+
+
+class WeightsError(NfbmrError):
+    """Backbone weights or a detector file that cannot be found, read or matched."""
+
+    exit_code = 4
+
+
+class FitError(NfbmrError):
+    """A fit that diverged or cannot start; the category and step are in the message."""
+
+    exit_code = 5
+
+
+class RegistryError(NfbmrError):
+    """A model, version or alias that the registry does not know, or a registry out of reach."""
+
+    exit_code = 6
+
+
+class OutputError(NfbmrError):
+    """An output that already holds something else, or scores that are not what was expected."""
+
+    exit_code = 7
+
+
+class FailureBudgetError(NfbmrError):
+    """More pictures or categories failed than the run allows; what succeeded has been kept."""
+
+    exit_code = 8
