@@ -1,0 +1,92 @@
+"""Score an archive of pictures on Ray and leave the scores as Parquet."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
+from nfbmr.errors import FailureBudgetError
+from nfbmr.progress import Progress, table
+from nfbmr.score.run import ScoringRequest, ScoringSummary, score
+from nfbmr.session import ray_session
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = job_parser(
+        "jobs/score.py",
+        "Score pictures with the registered detectors. The same command again goes on where it "
+        "stopped.",
+        "python jobs/score.py s3://factory/2026-11/ line7.tar --output s3://scores/2026-11",
+    )
+    parser.add_argument("sources", nargs="+", help="prefixes of pictures, tar or zip files")
+    parser.add_argument("--output", required=True, help="folder or s3:// prefix of this run's own")
+    parser.add_argument(
+        "--category-pattern",
+        default="{category}/",
+        help="where the category stands in a picture's name (default: %(default)s)",
+    )
+    parser.add_argument("--category", help="one category for all pictures")
+    parser.add_argument(
+        "--alias", default="champion", help="alias or version of the models (default: %(default)s)"
+    )
+    parser.add_argument("--weights", help="the backbone's weights, if they have moved")
+    add_config_arguments(parser)
+    return parser
+
+
+def summary_table(summary: ScoringSummary) -> str:
+    """The table that ends a scoring run."""
+    total_s = sum(summary.seconds_by_stage.values())
+    rows: list[tuple[str, object]] = [
+        ("pictures", summary.pictures),
+        ("with an error", summary.failed),
+        ("scored now", summary.scored_now),
+        ("models", ", ".join(f"{name} v{v}" for name, v in summary.models.items())),
+        ("output", summary.output),
+    ]
+    for stage, seconds in summary.seconds_by_stage.items():
+        rows.append((f"worker time, {stage[:-2]}", f"{seconds:.1f} s ({seconds / total_s:.0%})"))
+    return table(rows, ("scoring run", summary.run_id))
+
+
+def check_failures(summary: ScoringSummary, budget: float) -> None:
+    """Raise when more pictures failed than the budget allows.
+
+    Raises:
+        FailureBudgetError: naming the rows to look at.
+    """
+    if summary.failed > budget * summary.pictures:
+        raise FailureBudgetError(
+            f"{summary.failed} of {summary.pictures} pictures have no score, more than "
+            f"run.failure_budget = {budget:g} allows. All other scores are in {summary.output}; "
+            "its rows with status = 'error' say why."
+        )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = config_of(arguments)
+    request = ScoringRequest(
+        sources=tuple(arguments.sources),
+        output=arguments.output,
+        alias=arguments.alias,
+        category_pattern=arguments.category_pattern,
+        category=arguments.category,
+        weights=arguments.weights,
+    )
+    with ray_session(arguments.ray_address):
+        summary = score(request, registry_of(arguments), config.run, Progress())
+    print(summary_table(summary))
+    check_failures(summary, config.run.failure_budget)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return run_job(lambda: _run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Fit one detector per product category on Ray and register each in MLflow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from nfbmr import storage
+from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
+from nfbmr.errors import FailureBudgetError
+from nfbmr.progress import Progress, table
+from nfbmr.session import ray_session
+from nfbmr.train.campaign import CampaignPaths, CategoryResult, run_campaign
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = job_parser(
+        "jobs/train.py",
+        "Fit one detector per category and register each in MLflow.",
+        "python jobs/train.py --data /data/mvtec --layout mvtec --categories bottle cable",
+    )
+    parser.add_argument("--data", required=True, help="data root: a path or s3:// URI")
+    parser.add_argument("--layout", default="auto", help="mvtec, dagm, mtd, visa, folder or auto")
+    parser.add_argument("--categories", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--json", metavar="FILE", help="write the final table as JSON, too")
+    add_config_arguments(parser)
+    return parser
+
+
+def summary_table(results: Sequence[CategoryResult]) -> str:
+    """The table that ends a training run."""
+    header = ("category", "outcome", "version", "pictures", "held out", "aggregate",
+              "synthetic AUROC", "flow loss", "mapper loss", "seconds", "decision")
+    rows = [
+        (r.category, r.outcome, r.version, r.pictures, r.held_out, r.aggregate, r.synthetic_auroc,
+         r.flow_loss, r.mapper_loss, round(r.seconds, 1), r.decision)
+        for r in results
+    ]
+    return table(rows, header)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = config_of(arguments)
+    with ray_session(arguments.ray_address):
+        results = run_campaign(
+            arguments.data,
+            arguments.layout,
+            arguments.categories,
+            config,
+            CampaignPaths.under(arguments.work_dir),
+            registry_of(arguments),
+            Progress(),
+        )
+    print(summary_table(results))
+    if arguments.json:
+        data = json.dumps([result.as_dict() for result in results], indent=1).encode()
+        storage.write_atomically(arguments.json, data)
+    failed = [result.category for result in results if result.outcome == "failed"]
+    if failed:
+        raise FailureBudgetError(
+            f"{len(failed)} of {len(results)} categories failed: {', '.join(failed)}. The table "
+            "says why; the others are registered."
+        )
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return run_job(lambda: _run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

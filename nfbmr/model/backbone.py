@@ -1,0 +1,312 @@
+"""The frozen source-domain network (SNN), cut at one layer: pictures → features ``y``.
+
+Shapes: B pictures, H, W height and width, C channels of the feature map.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from nfbmr.errors import ConfigError, WeightsError
+from nfbmr.model import weights as weight_files
+from nfbmr.model.small_backbone import create_small_backbone
+from nfbmr.model.weights import EMBEDDED, PRETRAINED, RANDOM, SMALL_BACKBONE, WeightsFile
+
+RESAMPLINGS = ("bilinear", "bicubic", "box", "lanczos")
+
+DEFAULT_LAYERS = {
+    SMALL_BACKBONE: "layer3",
+    "tf_efficientnet_b5": "blocks.5",
+    "mobilenetv2_100": "blocks.6",
+}
+"""The layer used for a backbone when the settings name none."""
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which network, where it is cut, and how pictures are brought to it.
+
+    Attributes:
+        name: ``nfbmr_small`` (comes with the package) or any timm model name. Empty: what the
+            header of the weights file says, else the file name's first part.
+        layer: dotted name of the module whose output is taken. Empty: the default of the network.
+            The paper's is ``blocks.5`` of ``tf_efficientnet_b5``.
+        weights: ``embedded`` (``nfbmr_small`` only), ``pretrained`` (timm downloads them by the
+            model's name), ``random`` (tests), or a path or ``s3://`` URI of a safetensors file.
+        image_size_px: pictures are squeezed to this height and width; the paper uses 768.
+        resampling: how they are squeezed; the same in training and scoring.
+        kwargs: further arguments of ``timm.create_model``.
+    """
+
+    name: str = ""
+    layer: str = ""
+    weights: str = EMBEDDED
+    image_size_px: int = 256
+    resampling: str = "bilinear"
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.image_size_px < 8:
+            raise ConfigError(
+                f"backbone.image_size_px = {self.image_size_px}: expected at least 8; the paper "
+                "uses 768."
+            )
+        if self.resampling not in RESAMPLINGS:
+            raise ConfigError(
+                f"backbone.resampling = {self.resampling!r}: expected one of "
+                f"{', '.join(RESAMPLINGS)}."
+            )
+
+
+class _CutReachedError(Exception):
+    """Carries the output of the cut layer out of the network; nothing after it is computed."""
+
+    def __init__(self, output: object) -> None:
+        super().__init__()
+        self.output = output
+
+
+def _raise_output(module: nn.Module, inputs: object, output: object) -> None:
+    raise _CutReachedError(output)
+
+
+class Backbone(nn.Module):
+    """A frozen network up to one layer, with its preprocessing (eq. 1).
+
+    Use ``create_backbone`` to build one. ``forward`` takes ``uint8`` pictures as they come from
+    decoding, so that bytes stay small until they are on the device.
+
+    Attributes:
+        settings: the settings with name and layer filled in.
+        shape: (C, H, W) of the features.
+        weights_hash: SHA-256 over the tensors that the features depend on.
+    """
+
+    def __init__(
+        self,
+        settings: BackboneSettings,
+        network: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.network = network.eval().requires_grad_(False)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.register_buffer("mean_1C11", torch.tensor(mean).mul(255.0).view(1, -1, 1, 1), False)
+        self.register_buffer("std_1C11", torch.tensor(std).mul(255.0).view(1, -1, 1, 1), False)
+        self._find_layer(settings.layer).register_forward_hook(_raise_output)
+        self.shape, self.used_tensors = self._probe()
+        self.weights_hash = ""
+
+    def _find_layer(self, name: str) -> nn.Module:
+        try:
+            return self.network.get_submodule(name)
+        except AttributeError:
+            children = [child for child, _ in self.network.named_children()]
+            raise ConfigError(
+                f"backbone.layer = {name!r} does not exist in {self.settings.name}: its parts are "
+                f"{', '.join(children)} (dotted names go deeper, for example blocks.5)."
+            ) from None
+
+    def _probe(self) -> tuple[tuple[int, int, int], list[str]]:
+        """Shape of the features and names of the tensors they depend on, without computing.
+
+        Runs a copy on PyTorch's meta device and asks autograd which parameters were reached.
+        Buffers count when the module that holds them has a reached parameter or no parameter.
+        """
+        network = copy.deepcopy(self.network).to("meta").requires_grad_(True)
+        size = self.settings.image_size_px
+        try:
+            output = self._run(network, torch.empty(1, 3, size, size, device="meta"))
+            y_BCHW = self._as_map(network, output)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ConfigError(
+                f"backbone.image_size_px = {size} does not fit {self.settings.name}: {error}. "
+                "Choose the size the network was made for, or a multiple of its stride or patch."
+            ) from error
+        if y_BCHW.shape[2] < 1 or y_BCHW.shape[3] < 1:
+            raise ConfigError(
+                f"backbone.image_size_px = {size} is too small for {self.settings.name} cut at "
+                f"{self.settings.layer}: no feature position is left."
+            )
+        used = _reached_tensors(network, y_BCHW)
+        return (y_BCHW.shape[1], y_BCHW.shape[2], y_BCHW.shape[3]), used
+
+    @staticmethod
+    def _run(network: nn.Module, x_BCHW: Tensor) -> Tensor:
+        try:
+            network(x_BCHW)
+        except _CutReachedError as cut:
+            output = cut.output
+            if isinstance(output, (tuple, list)):
+                output = output[0]
+            return cast(Tensor, output)
+        raise RuntimeError("the network never ran the layer at which it is cut")
+
+    @staticmethod
+    def _as_map(network: nn.Module, output: Tensor) -> Tensor:
+        """Bring a layer's output to (B, C, H, W): token sequences and channels-last maps too."""
+        if output.ndim == 4:
+            channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+            return output.permute(0, 3, 1, 2) if channels_last else output
+        if output.ndim != 3:
+            raise ConfigError(
+                f"The layer's output has {output.ndim} dimensions; expected a map (B, C, H, W) or "
+                "a token sequence (B, N, C): choose another backbone.layer."
+            )
+        prefix = int(getattr(network, "num_prefix_tokens", 0))
+        height, width = network.patch_embed.grid_size  # type: ignore[union-attr, misc]
+        tokens_BNC = output[:, prefix:]
+        return tokens_BNC.transpose(1, 2).reshape(output.shape[0], -1, height, width)
+
+    def forward(self, pixels_BHWC: Tensor) -> Tensor:
+        """Features of ``uint8`` RGB pictures.
+
+        Args:
+            pixels_BHWC: (B, H, W, 3), uint8, of the size in the settings, on the network's device.
+
+        Returns:
+            ``y`` (B, C, H, W).
+        """
+        x_BCHW = pixels_BHWC.permute(0, 3, 1, 2).to(torch.float32)
+        x_BCHW = (x_BCHW - self.get_buffer("mean_1C11")) / self.get_buffer("std_1C11")
+        return self._as_map(self.network, self._run(self.network, x_BCHW))
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the features of a picture depend on besides the picture."""
+        return {
+            "name": self.settings.name,
+            "layer": self.settings.layer,
+            "kwargs": dict(self.settings.kwargs),
+            "image_size_px": self.settings.image_size_px,
+            "resampling": self.settings.resampling,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "weights_hash": self.weights_hash,
+        }
+
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that change when ``identity`` does."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _reached_tensors(network: nn.Module, y_BCHW: Tensor) -> list[str]:
+    """Names of parameters that ``y`` depends on, and of the buffers that lie beside them."""
+    names = [name for name, _ in network.named_parameters()]
+    parameters = [parameter for _, parameter in network.named_parameters()]
+    gradients = torch.autograd.grad(y_BCHW.sum(), parameters, allow_unused=True)
+    reached = {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+    owners = {name.rpartition(".")[0] for name in reached}
+    stored = set(network.state_dict())
+    for name, _ in network.named_buffers():
+        if name in stored and name.rpartition(".")[0] in owners:
+            reached.add(name)
+    return sorted(reached)
+
+
+def _resolved(settings: BackboneSettings, file: WeightsFile | None) -> BackboneSettings:
+    """Fill in name, layer and kwargs from the weights file's header and the defaults."""
+    values = asdict(settings)
+    if not values["name"]:
+        stem = settings.weights.rpartition("/")[2].partition(".")[0]
+        values["name"] = (file.architecture if file else None) or stem
+    if file is not None and file.architecture == values["name"]:
+        values["kwargs"] = {**file.kwargs, **settings.kwargs}
+    if not values["layer"]:
+        values["layer"] = DEFAULT_LAYERS.get(values["name"], "")
+    return BackboneSettings(**values)
+
+
+def _last_feature_layer(name: str, network: nn.Module) -> str:
+    """The layer before the last reduction, as the paper's choice for EfficientNet-b5 is."""
+    info = getattr(network, "feature_info", None)
+    modules = [stage["module"] for stage in info] if isinstance(info, list) else []
+    if not modules:
+        raise ConfigError(
+            f"backbone.layer is not set and {name} does not say what its layers are: set it, for "
+            "example backbone.layer = 'blocks.5'."
+        )
+    return str(modules[-1])
+
+
+def _create_network(settings: BackboneSettings) -> nn.Module:
+    if settings.name == SMALL_BACKBONE:
+        return create_small_backbone()
+    if not timm.is_model(settings.name):
+        nearest = timm.list_models(f"*{settings.name}*")[:5] or timm.list_models("*efficientnet_b*")
+        raise ConfigError(
+            f"backbone.name = {settings.name!r} is not a model that timm {timm.__version__} knows. "
+            f"Near it: {', '.join(nearest[:5])}. `timm.list_models()` lists all."
+        )
+    arguments = dict(settings.kwargs)
+    if "vit" in settings.name or "deit" in settings.name or "eva" in settings.name:
+        arguments.setdefault("img_size", settings.image_size_px)
+    try:
+        return timm.create_model(
+            settings.name,
+            pretrained=settings.weights == PRETRAINED,
+            num_classes=0,
+            **arguments,
+        )
+    except TypeError as error:
+        raise ConfigError(
+            f"backbone.kwargs = {dict(settings.kwargs)} do not fit {settings.name}: {error}."
+        ) from error
+    except (OSError, RuntimeError) as error:
+        if settings.weights != PRETRAINED:
+            raise
+        raise WeightsError(
+            f"The pretrained weights of {settings.name} could not be downloaded "
+            f"({type(error).__name__}). Without a network, give a safetensors file: set "
+            "backbone.weights to its path or s3:// URI."
+        ) from error
+
+
+def _normalisation(
+    network: nn.Module, file: WeightsFile | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation: the weights file's, else timm's for this model, else 0.5."""
+    config = getattr(network, "pretrained_cfg", None) or {}
+    half = (0.5, 0.5, 0.5)
+    mean = (file and file.channel_statistics("mean")) or config.get("mean") or half
+    std = (file and file.channel_statistics("std")) or config.get("std") or half
+    return tuple(mean), tuple(std)
+
+
+def create_backbone(settings: BackboneSettings) -> Backbone:
+    """Build the network, load its weights and cut it.
+
+    Raises:
+        ConfigError: unknown network, layer or option, or an image size that does not fit.
+        WeightsError: the weights cannot be found, read, reached or matched.
+    """
+    from_file = settings.weights not in (PRETRAINED, RANDOM)
+    file = weight_files.read_weights(settings.weights) if from_file else None
+    resolved = _resolved(settings, file)
+    if settings.weights == EMBEDDED and resolved.name != SMALL_BACKBONE:
+        raise WeightsError(
+            f"backbone.weights = '{EMBEDDED}' holds {SMALL_BACKBONE}, not {resolved.name}: set "
+            f"backbone.weights to '{PRETRAINED}' or to a safetensors file."
+        )
+    network = _create_network(resolved)
+    if not resolved.layer:
+        layer = _last_feature_layer(resolved.name, network)
+        resolved = BackboneSettings(**{**asdict(resolved), "layer": layer})
+    backbone = Backbone(resolved, network, *_normalisation(network, file))
+    if file is not None:
+        weight_files.load_into(network, file, settings.weights, backbone.used_tensors)
+    state = network.state_dict()
+    backbone.weights_hash = weight_files.state_hash(state, backbone.used_tensors)
+    return backbone

@@ -1,0 +1,209 @@
+"""A detector: everything that scores the pictures of one category, and its form on disk.
+
+On disk a detector is a folder with ``detector.safetensors`` (the tensors of the heads) and
+``detector.json`` (settings, calibration, lineage). Nothing is pickled.
+
+Shapes: B pictures, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from nfbmr import __version__
+from nfbmr.errors import WeightsError
+from nfbmr.model.backbone import Backbone, BackboneSettings
+from nfbmr.model.calibration import Calibration
+from nfbmr.model.flow import FlowSettings
+from nfbmr.model.heads import Heads, HeadsSettings
+from nfbmr.model.mapper import MapperSettings
+from nfbmr.model.scoring import image_scores
+
+FORMAT = 1
+TENSORS_FILE = "detector.safetensors"
+JSON_FILE = "detector.json"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a detector says of a batch.
+
+    Attributes:
+        score_B: one image score each, float32.
+        map_BHW: anomaly maps at feature resolution, float32.
+    """
+
+    score_B: Tensor
+    map_BHW: Tensor
+
+
+@dataclass
+class Detector:
+    """Backbone reference, heads, aggregate and calibration of one category.
+
+    Attributes:
+        category: the product type.
+        backbone: ``Backbone.identity()`` of the backbone it was fitted on.
+        weights: where the backbone's weights were found when it was fitted.
+        heads: standardiser, flow and mapper, in evaluation mode.
+        aggregate: name of the aggregate from map to image score.
+        calibration: scores of held-out normal pictures.
+        false_alarm_rate: the rate that ``threshold`` stands for.
+        lineage: what it was fitted on and how, for people and the registry.
+    """
+
+    category: str
+    backbone: dict[str, Any]
+    weights: str
+    heads: Heads
+    aggregate: str
+    calibration: Calibration
+    false_alarm_rate: float
+    lineage: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def threshold(self) -> float:
+        """The score above which a picture is anomalous at ``false_alarm_rate``."""
+        return self.calibration.threshold(self.false_alarm_rate)
+
+    @torch.inference_mode()
+    def score_features(self, y_BCHW: Tensor) -> Scores:
+        """Score raw backbone features (B, C, H, W) on the device of the heads."""
+        map_BHW = self.heads(y_BCHW)
+        return Scores(image_scores(map_BHW, self.aggregate), map_BHW)
+
+    @torch.inference_mode()
+    def score_pixels(self, pixels_BHWC: Tensor, backbone: Backbone) -> Scores:
+        """Score ``uint8`` pictures (B, H, W, 3) that have the backbone's image size.
+
+        Raises:
+            WeightsError: the backbone is not the one the detector was fitted on.
+        """
+        self.check_backbone(backbone)
+        return self.score_features(backbone(pixels_BHWC))
+
+    def check_backbone(self, backbone: Backbone) -> None:
+        """Refuse a backbone whose features are not those the heads were fitted on.
+
+        Raises:
+            WeightsError: naming what differs.
+        """
+        identity = backbone.identity()
+        different = [k for k, v in self.backbone.items() if _plain(identity.get(k)) != _plain(v)]
+        if different:
+            name = different[0]
+            raise WeightsError(
+                f"The detector of {self.category!r} was fitted on another backbone: {name} is "
+                f"{identity.get(name)!r}, expected {self.backbone[name]!r}. Set backbone.weights "
+                "to the file it was fitted with, or fit the category again."
+            )
+
+    def backbone_settings(self, weights: str | None = None) -> BackboneSettings:
+        """Settings that rebuild the backbone, optionally with the weights from elsewhere."""
+        names = ("name", "layer", "kwargs", "image_size_px", "resampling")
+        return BackboneSettings(
+            weights=weights or self.weights, **{name: self.backbone[name] for name in names}
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the two files into a folder, which is made where it is missing."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in self.heads.state_dict().items()
+        }
+        safetensors.torch.save_file(state, folder / TENSORS_FILE, {"format": "nfbmr"})
+        (folder / JSON_FILE).write_text(json.dumps(self.describe(), indent=2) + "\n")
+
+    def describe(self) -> dict[str, Any]:
+        """The content of ``detector.json``."""
+        return {
+            "format": FORMAT,
+            "nfbmr_version": __version__,
+            "category": self.category,
+            "backbone": _plain(self.backbone),
+            "weights": self.weights,
+            "feature_shape": list(self.heads.shape),
+            "heads": asdict(self.heads.settings),
+            "aggregate": self.aggregate,
+            "false_alarm_rate": self.false_alarm_rate,
+            "calibration_scores": [float(score) for score in self.calibration.scores],
+            "lineage": _plain(self.lineage),
+        }
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Detector:
+        """Read what ``save`` wrote.
+
+        Raises:
+            WeightsError: a file is missing, damaged, or of a format this version cannot read.
+        """
+        folder = Path(folder)
+        description = _read_description(folder / JSON_FILE)
+        try:
+            settings = HeadsSettings(
+                flow=FlowSettings(**description["heads"]["flow"]),
+                mapper=MapperSettings(**description["heads"]["mapper"]),
+                standardize=description["heads"]["standardize"],
+            )
+            channels, height, width = description["feature_shape"]
+            heads = Heads((channels, height, width), settings)
+            _load_heads(heads, folder / TENSORS_FILE)
+            return cls(
+                category=description["category"],
+                backbone=description["backbone"],
+                weights=description["weights"],
+                heads=heads.eval().requires_grad_(False),
+                aggregate=description["aggregate"],
+                calibration=Calibration.from_scores(description["calibration_scores"]),
+                false_alarm_rate=description["false_alarm_rate"],
+                lineage=description["lineage"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(
+                f"{folder / JSON_FILE} is damaged ({type(error).__name__}: {error}): fetch the "
+                "model version again, or fit the category again."
+            ) from error
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"There is no detector at {path.parent}: expected {JSON_FILE} and {TENSORS_FILE}."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not readable JSON ({error}): fetch it again.") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else None
+        wrote = description.get("nfbmr_version") if isinstance(description, dict) else None
+        raise WeightsError(
+            f"{path} has detector format {found!r}, but nfbmr {__version__} reads format {FORMAT}: "
+            f"use nfbmr {wrote or 'of a matching version'}, or fit the category again."
+        )
+    return description
+
+
+def _load_heads(heads: Heads, path: Path) -> None:
+    try:
+        heads.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path} cannot be loaded into the heads that {JSON_FILE} describes ({error}): fetch "
+            "the model version again."
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON gives it back (tuples become lists)."""
+    return json.loads(json.dumps(value))

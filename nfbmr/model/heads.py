@@ -1,0 +1,143 @@
+"""What is fitted per category: standardisation, flow and mapper on top of a frozen backbone.
+
+Shapes: B pictures, C channels, H height, W width of the feature map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from nfbmr.errors import FitError
+from nfbmr.model.flow import Flow, FlowSettings
+from nfbmr.model.mapper import Mapper, MapperSettings
+from nfbmr.model.scoring import anomaly_map, flow_only_map, squared_distance_map
+
+EQ14 = "eq14"
+FLOW_ONLY = "flow"
+SOURCE_HALF = "source"
+TARGET_HALF = "target"
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsSettings:
+    """Shapes of flow and mapper, and whether features are standardised first.
+
+    Attributes:
+        flow: see ``FlowSettings``.
+        mapper: see ``MapperSettings``.
+        standardize: subtract each channel's mean and divide by its standard deviation over the
+            training pictures before anything else. Not in the paper; it raised the image AUROC on
+            real photographs (DESIGN, "What was measured").
+    """
+
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    mapper: MapperSettings = field(default_factory=MapperSettings)
+    standardize: bool = True
+
+
+class Standardizer(nn.Module):
+    """Per-channel standardisation with fixed statistics; a dead channel becomes 0.
+
+    Attributes:
+        mean_1C11: channel means.
+        scale_1C11: reciprocal standard deviations; 0 for a channel that is constant over the
+            training pictures, whose deviations would otherwise be divided by zero.
+    """
+
+    mean_1C11: Tensor
+    scale_1C11: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_1C11", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("scale_1C11", torch.ones(1, channels, 1, 1))
+
+    def fit(self, y_BCHW: Tensor, chunk_size: int = 256) -> None:
+        """Take the statistics of all training features, in float64, chunk by chunk.
+
+        Args:
+            y_BCHW: features of the training pictures, any float dtype.
+            chunk_size: pictures converted at a time.
+
+        Raises:
+            FitError: a feature is not finite.
+        """
+        chunks = y_BCHW.split(chunk_size)
+        count = y_BCHW.shape[0] * y_BCHW.shape[2] * y_BCHW.shape[3]
+        mean_C = sum(c.double().sum((0, 2, 3)) for c in chunks) / count
+        assert isinstance(mean_C, Tensor)
+        centred = (c.double() - mean_C.view(1, -1, 1, 1) for c in chunks)
+        variance_C = sum(c.square().sum((0, 2, 3)) for c in centred) / count
+        assert isinstance(variance_C, Tensor)
+        if not bool(torch.isfinite(variance_C).all()):
+            channels = (~torch.isfinite(variance_C)).nonzero().flatten().tolist()
+            raise FitError(
+                f"The backbone's features are not finite in {len(channels)} channels (first: "
+                f"{channels[:5]}): its weights are damaged or half precision overflowed; check "
+                "backbone.weights."
+            )
+        std_C = variance_C.sqrt()
+        dead_C = std_C <= 1e-6 * mean_C.abs().clamp_min(1.0)
+        scale_C = torch.where(dead_C, 0.0, 1.0 / std_C.clamp_min(1e-12))
+        self.mean_1C11.copy_(mean_C.view(1, -1, 1, 1))
+        self.scale_1C11.copy_(scale_C.view(1, -1, 1, 1))
+
+    def forward(self, y_BCHW: Tensor) -> Tensor:
+        """Return standardised features, float32, same shape."""
+        return (y_BCHW.float() - self.mean_1C11) * self.scale_1C11
+
+
+class Heads(nn.Module):
+    """Standardiser, flow and mapper of one category.
+
+    Maps are eq. 14 divided by the number of channels C, as eqs. 11 and 12 are: values near 1
+    whatever the backbone, which fit half precision. The division changes no ranking.
+
+    Args:
+        shape: (C, H, W) of the backbone's features.
+        settings: shapes of the parts.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], settings: HeadsSettings) -> None:
+        super().__init__()
+        channels, height, width = shape
+        self.shape = shape
+        self.settings = settings
+        self.standardizer = Standardizer(channels)
+        self.flow = Flow(channels, height, width, settings.flow)
+        has_mapper = settings.mapper.kind != "none"
+        self.mapper = Mapper(channels, settings.mapper) if has_mapper else None
+
+    @property
+    def default_map(self) -> str:
+        """The map that scores pictures: ``eq14`` with a mapper, ``flow`` without."""
+        return FLOW_ONLY if self.mapper is None else EQ14
+
+    def forward(self, y_BCHW: Tensor) -> Tensor:
+        """The anomaly map of raw backbone features, (B, H, W), float32."""
+        y_BCHW = self.standardizer(y_BCHW)
+        z_BCHW, _ = self.flow(y_BCHW)
+        if self.mapper is None:
+            return flow_only_map(z_BCHW) / self.shape[0]
+        y_hat_BCHW, z_hat_BCHW = self.mapper(y_BCHW, z_BCHW)
+        return anomaly_map(y_BCHW, y_hat_BCHW, z_BCHW, z_hat_BCHW) / self.shape[0]
+
+    def all_maps(self, y_BCHW: Tensor) -> dict[str, Tensor]:
+        """Every map that the ablation compares, each (B, H, W), float32.
+
+        Returns:
+            ``flow``; with a mapper also ``source`` and ``target`` (the halves of eq. 14) and
+            ``eq14``.
+        """
+        y_BCHW = self.standardizer(y_BCHW)
+        z_BCHW, _ = self.flow(y_BCHW)
+        maps = {FLOW_ONLY: flow_only_map(z_BCHW)}
+        if self.mapper is not None:
+            y_hat_BCHW, z_hat_BCHW = self.mapper(y_BCHW, z_BCHW)
+            maps[SOURCE_HALF] = squared_distance_map(y_BCHW, y_hat_BCHW)
+            maps[TARGET_HALF] = squared_distance_map(z_BCHW, z_hat_BCHW)
+            maps[EQ14] = anomaly_map(y_BCHW, y_hat_BCHW, z_BCHW, z_hat_BCHW)
+        return {name: map_BHW / self.shape[0] for name, map_BHW in maps.items()}

@@ -1,0 +1,83 @@
+"""Saying what a job does: lines with the time, counters that do not flood a log, tables."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+_TERMINAL_INTERVAL_S = 0.5
+_LOG_INTERVAL_S = 10.0
+
+
+class Progress:
+    """Writes progress to a stream: rewritten lines on a terminal, a line now and then in a log.
+
+    Args:
+        stream: standard error by default, so that results on standard output stay clean.
+        quiet: say nothing.
+    """
+
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+        self.stream = stream or sys.stderr
+        self.quiet = quiet
+        self.started = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """One line, with the seconds since the start."""
+        if not self.quiet:
+            elapsed_s = time.monotonic() - self.started
+            print(f"[{elapsed_s:6.1f} s] {text}", file=self.stream, flush=True)
+
+    @contextmanager
+    def counter(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Count up to a total: yields a function that takes how many are done."""
+        terminal = self.stream.isatty()
+        interval_s = _TERMINAL_INTERVAL_S if terminal else _LOG_INTERVAL_S
+        started = time.monotonic()
+        state = {"next": started + interval_s, "done": 0}
+
+        def line() -> str:
+            rate = state["done"] / max(1e-9, time.monotonic() - started)
+            elapsed_s = time.monotonic() - self.started
+            return f"[{elapsed_s:6.1f} s] {what}: {int(state['done'])}/{total}, {rate:.1f}/s"
+
+        def count(done: int) -> None:
+            state["done"] = done
+            if self.quiet or time.monotonic() < state["next"]:
+                return
+            state["next"] = time.monotonic() + interval_s
+            end = "\r" if terminal else "\n"
+            print(f"{line()}   " if terminal else line(), end=end, file=self.stream, flush=True)
+
+        yield count
+        if not self.quiet:
+            print(line() + ("   " if terminal else ""), file=self.stream, flush=True)
+
+
+def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
+    """Rows as aligned text; numbers to the right, floats with four digits, None as a dash."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
+    numeric = [
+        all(isinstance(row[i], (int, float)) or row[i] is None for row in rows)
+        for i in range(len(header))
+    ]
+
+    def line(values: Sequence[str]) -> str:
+        parts = [
+            value.rjust(width) if right else value.ljust(width)
+            for value, width, right in zip(values, widths, numeric, strict=True)
+        ]
+        return "  ".join(parts).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([line(header), rule, *(line(row) for row in cells)])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,50 @@
+"""What a job takes of the cluster: actor pools sized by cores or GPU shares, a quiet Ray Data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from nfbmr.settings import RunSettings
+
+_DECODE_SHARE = 0.25
+"""Part of a core that an actor on the CPU leaves to decoding tasks: logical, as Ray counts."""
+
+
+def cluster_gpus() -> float:
+    """GPUs of the cluster that Ray is connected to."""
+    return float(ray.cluster_resources().get("GPU", 0.0))
+
+
+def actor_count(run: RunSettings) -> int:
+    """How many backbone actors fit the cluster: by GPU share, else by cores."""
+    if run.actors > 0:
+        return run.actors
+    gpus = cluster_gpus()
+    if gpus > 0:
+        return max(1, int(gpus / run.gpus_per_actor))
+    cpus = float(ray.cluster_resources().get("CPU", 1.0))
+    return max(1, int(cpus / run.cpus_per_actor))
+
+
+def actor_pool(run: RunSettings) -> dict[str, Any]:
+    """Arguments of ``map_batches`` for a pool of backbone actors."""
+    arguments: dict[str, Any] = {"concurrency": actor_count(run)}
+    if cluster_gpus() > 0:
+        return {**arguments, "num_gpus": run.gpus_per_actor}
+    return {**arguments, "num_cpus": run.cpus_per_actor * (1 - _DECODE_SHARE)}
+
+
+@contextmanager
+def ray_data_quietly() -> Iterator[None]:
+    """Turn off Ray Data's own progress output, which floods logs without a terminal."""
+    context = ray.data.DataContext.get_current()
+    before = context.enable_progress_bars, context.print_on_execution_start
+    context.enable_progress_bars, context.print_on_execution_start = False, False
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, context.print_on_execution_start = before

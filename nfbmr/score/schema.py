@@ -1,0 +1,52 @@
+"""The columns of a scores data set. Names are the interface: columns are added, never renamed."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+OK = "ok"
+ERROR = "error"
+
+_COLUMNS: list[tuple[str, pa.DataType, str]] = [
+    ("image_uri", pa.string(), "where the picture lies; unique in the data set"),
+    ("archive", pa.string(), "the prefix, tar, zip or Parquet file it was found in"),
+    ("member", pa.string(), "its name in the archive"),
+    ("category", pa.string(), "product type"),
+    ("status", pa.string(), "ok, or error: then the columns of the score are null"),
+    ("error", pa.string(), "why there is no score"),
+    ("score", pa.float64(), "image score; higher is more anomalous"),
+    ("p_value", pa.float64(), "(1 + calibration scores not below) / (n + 1)"),
+    ("is_anomalous", pa.bool_(), "score > threshold"),
+    ("threshold", pa.float64(), "calibrated for the detector's false-alarm rate"),
+    ("anomaly_map", pa.null(), "per-position score, row-major, map_height x map_width"),
+    ("map_height", pa.int32(), "rows of the anomaly map"),
+    ("map_width", pa.int32(), "columns of the anomaly map"),
+    ("peak_x", pa.float32(), "centre of the map's highest cell, 0..1 of the picture's width"),
+    ("peak_y", pa.float32(), "centre of the map's highest cell, 0..1 of the picture's height"),
+    ("image_height", pa.int32(), "of the picture as it was decoded, pixels"),
+    ("image_width", pa.int32(), "of the picture as it was decoded, pixels"),
+    ("content_hash", pa.string(), "BLAKE2b-128 of the encoded picture"),
+    ("model_name", pa.string(), "registered model"),
+    ("model_version", pa.string(), "its concrete version"),
+    ("run_id", pa.string(), "of the scoring run"),
+    ("scored_at", pa.timestamp("ms", tz="UTC"), "when"),
+]
+
+
+def score_schema(map_sizes: set[int]) -> pa.Schema:
+    """The schema of a run.
+
+    Args:
+        map_sizes: numbers of positions of the anomaly maps of the run's models. With one size, or
+            none, the map column is a fixed-size list; models on different backbones make it a
+            list of any length.
+    """
+    value = pa.float16()
+    map_type = pa.list_(value, next(iter(map_sizes))) if len(map_sizes) == 1 else pa.list_(value)
+    fields = []
+    for name, kind, description in _COLUMNS:
+        data_type = map_type if name == "anomaly_map" else kind
+        nullable = name not in ("image_uri", "category", "status", "run_id", "scored_at")
+        metadata = {"description": description}
+        fields.append(pa.field(name, data_type, nullable=nullable, metadata=metadata))
+    return pa.schema(fields)

@@ -1,0 +1,150 @@
+"""The settings of fitting, calibrating and running."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nfbmr.errors import ConfigError
+from nfbmr.model.scoring import AGGREGATES
+
+PRECISIONS = ("float32", "bfloat16")
+SCHEDULES = ("one-cycle", "constant")
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """How the heads are fitted.
+
+    The paper (section 4.2) uses 300 epochs each, batches of 8, constant learning rates of 2e-4
+    (flow) and 3e-4 (mapper): ``preset = "paper"``. The defaults reach the same on cached features
+    in a twentieth of the epochs with the one-cycle schedule of Smith and Topin (2019).
+
+    Attributes:
+        flow_epochs: passes over the training features for the flow.
+        mapper_epochs: passes for the mapper.
+        batch_size: pictures per optimiser step.
+        flow_learning_rate: Adam's rate for the flow; the peak where the schedule is ``one-cycle``.
+        mapper_learning_rate: the same for the mapper.
+        min_steps: where a category is so small that the epochs make fewer optimiser steps than
+            this, epochs are added until they do.
+        weight_decay: Adam's, for both.
+        schedule: ``one-cycle`` or ``constant``.
+        gradient_clip_norm: largest norm of a step's gradient.
+        precision: of the convolutions, ``bfloat16`` (autocast) or ``float32``; losses and
+            log-determinants are float32 in both.
+        seed: of initial weights, permutations of the data and split.
+    """
+
+    flow_epochs: int = 12
+    mapper_epochs: int = 12
+    batch_size: int = 16
+    flow_learning_rate: float = 2e-3
+    mapper_learning_rate: float = 3e-3
+    min_steps: int = 300
+    weight_decay: float = 1e-5
+    schedule: str = "one-cycle"
+    gradient_clip_norm: float = 1.0
+    precision: str = "bfloat16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"fit.precision = {self.precision!r}: expected one of {', '.join(PRECISIONS)}."
+            )
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(
+                f"fit.schedule = {self.schedule!r}: expected one of {', '.join(SCHEDULES)}."
+            )
+        for name in ("flow_epochs", "mapper_epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"fit.{name} = {getattr(self, name)}: must be at least 1.")
+        for name in ("flow_learning_rate", "mapper_learning_rate", "gradient_clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"fit.{name} = {getattr(self, name)}: must be above 0.")
+
+    def epochs(self, stage: str, pictures: int) -> int:
+        """Epochs of a stage (``flow`` or ``mapper``) for a category of so many pictures."""
+        wanted: int = getattr(self, f"{stage}_epochs")
+        steps_per_epoch = -(-pictures // self.batch_size)
+        return max(wanted, -(-self.min_steps // steps_per_epoch))
+
+
+AUTOMATIC = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSettings:
+    """How scores get their meaning.
+
+    Attributes:
+        held_out_share: share of the normal training pictures that is not fitted on but scored for
+            the calibration.
+        max_held_out: never hold out more than this.
+        false_alarm_rate: share of normal pictures that the threshold lets be called anomalous.
+        aggregate: from map to image score: ``auto`` (chosen per category on held-out normals and
+            synthetic defects cut into them) or the name of one.
+    """
+
+    held_out_share: float = 0.2
+    max_held_out: int = 200
+    false_alarm_rate: float = 0.05
+    aggregate: str = AUTOMATIC
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.held_out_share < 1.0:
+            raise ConfigError(
+                f"calibration.held_out_share = {self.held_out_share}: expected a share between 0 "
+                "and 1, for example 0.2."
+            )
+        if not 0.0 < self.false_alarm_rate < 1.0:
+            raise ConfigError(
+                f"calibration.false_alarm_rate = {self.false_alarm_rate}: expected a share between "
+                "0 and 1, for example 0.05."
+            )
+        if self.aggregate != AUTOMATIC and self.aggregate not in AGGREGATES:
+            raise ConfigError(
+                f"calibration.aggregate = {self.aggregate!r}: expected {AUTOMATIC!r} or one of "
+                f"{', '.join(AGGREGATES)}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a job may use of the machine or cluster.
+
+    Attributes:
+        cpus_per_fit: cores of one category's fit; how many run at once follows from it.
+        gpus_per_fit: share of a GPU of one fit, where the cluster has GPUs.
+        cpus_per_actor: cores (threads) of one backbone actor on a cluster without GPUs.
+        gpus_per_actor: share of a GPU of one backbone actor, where the cluster has GPUs.
+        actors: backbone actors; 0 means one per ``cpus_per_actor`` cores or per GPU share.
+        decode_batch_size: pictures that one decoding task reads at a time.
+        batch_size: pictures in one forward pass of the backbone.
+        unit_size: pictures in one unit, the smallest piece of scoring work that is committed.
+        heads_cache_mib: memory for the heads of the categories that an actor keeps loaded.
+        failure_budget: share of pictures that may fail before the job's exit code says so.
+        training_failure_budget: share of a category's training pictures that may be unreadable.
+    """
+
+    cpus_per_fit: float = 1.0
+    gpus_per_fit: float = 0.25
+    cpus_per_actor: int = 1
+    gpus_per_actor: float = 1.0
+    actors: int = 0
+    decode_batch_size: int = 32
+    batch_size: int = 16
+    unit_size: int = 64
+    heads_cache_mib: int = 1024
+    failure_budget: float = 0.01
+    training_failure_budget: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("cpus_per_actor", "decode_batch_size", "batch_size", "unit_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"run.{name} = {getattr(self, name)}: must be at least 1.")
+        for name in ("failure_budget", "training_failure_budget"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(
+                    f"run.{name} = {getattr(self, name)}: expected a share from 0 to 1."
+                )

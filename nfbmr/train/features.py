@@ -1,0 +1,183 @@
+"""One pass of Ray Data over the training pictures: decode, run the backbone, fill the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from nfbmr.data.content import content_hash, read_bytes
+from nfbmr.data.decoding import decode_and_resize
+from nfbmr.data.synthetic_defects import VERSION, cut_defect
+from nfbmr.errors import DataError, DecodeError
+from nfbmr.model.backbone import BackboneSettings, create_backbone
+from nfbmr.model.runner import BackboneRunner
+from nfbmr.resources import actor_pool, ray_data_quietly
+from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.settings import RunSettings
+
+_SCHEMA = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("variant", pa.int32()),
+        ("entry", pa.string()),
+        ("error", pa.string()),
+        ("pixels", pa.large_binary()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture whose features are wanted.
+
+    Attributes:
+        uri: where the encoded picture lies.
+        variant: 0 for the picture itself, k ≥ 1 for a copy with synthetic defect number k.
+    """
+
+    uri: str
+    variant: int = 0
+
+
+@dataclass(frozen=True)
+class FeatureIndex:
+    """Where the features of pictures are, and which pictures have none.
+
+    Attributes:
+        backbone_key: which backbone computed them.
+        backbone: that backbone's identity.
+        entries: the cache entry of every readable picture.
+        errors: why the others could not be read.
+        computed: how many were computed in this pass; the rest were there already.
+    """
+
+    backbone_key: str
+    backbone: dict[str, Any]
+    entries: dict[Picture, str]
+    errors: dict[Picture, str]
+    computed: int
+
+
+def compute_features(
+    pictures: Sequence[Picture],
+    settings: BackboneSettings,
+    cache_root: str,
+    run: RunSettings,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureIndex:
+    """Make sure that the cache holds the features of every picture that can be read.
+
+    Needs a Ray session. Encoded bytes are read and decoded in CPU tasks, which also look into the
+    cache: a picture whose features are there is not decoded. Bytes travel as ``uint8``.
+
+    Args:
+        pictures: what is wanted; duplicates are computed once.
+        settings: the backbone.
+        cache_root: folder or ``s3://`` prefix that all workers can reach.
+        run: resources.
+        progress: called with (done, total).
+
+    Raises:
+        ConfigError: the backbone's settings do not fit.
+        WeightsError: its weights cannot be had.
+    """
+    wanted = sorted(set(pictures), key=lambda picture: (picture.uri, picture.variant))
+    # Built here once: a wrong setting is one sentence now instead of a failed actor later.
+    backbone = create_backbone(settings)
+    # What was resolved here (name and layer from the weights' header) is what the actors build.
+    settings = replace(backbone.settings)
+    key = backbone.key()
+    with ray_data_quietly():
+        rows = ray.data.from_items(
+            [{"uri": p.uri, "variant": p.variant} for p in wanted],
+            override_num_blocks=max(1, -(-len(wanted) // run.decode_batch_size)),
+        )
+        decoded = rows.map_batches(
+            _Decoder(settings, FeatureCache(cache_root, key)),
+            batch_size=run.decode_batch_size,
+            batch_format="pyarrow",
+            num_cpus=0.5,
+        )
+        results = decoded.map_batches(
+            _FeatureActor,
+            fn_constructor_args=(settings, cache_root, key, run),
+            batch_size=run.decode_batch_size,
+            batch_format="pyarrow",
+            **actor_pool(run),
+        )
+        entries: dict[Picture, str] = {}
+        errors: dict[Picture, str] = {}
+        computed = 0
+        for row in results.iter_rows():
+            picture = Picture(row["uri"], row["variant"])
+            if row["error"] is None:
+                entries[picture] = row["entry"]
+            else:
+                errors[picture] = row["error"]
+            computed += bool(row["computed"])
+            progress(len(entries) + len(errors), len(wanted))
+    return FeatureIndex(key, backbone.identity(), entries, errors, computed)
+
+
+class _Decoder:
+    """Reads, names and decodes pictures whose features are not in the cache yet."""
+
+    def __init__(self, settings: BackboneSettings, cache: FeatureCache) -> None:
+        self.settings = settings
+        self.cache = cache
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = [self._row(row["uri"], row["variant"]) for row in batch.to_pylist()]
+        return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+    def _row(self, uri: str, variant: int) -> dict[str, Any]:
+        row: dict[str, Any] = {"uri": uri, "variant": variant}
+        try:
+            data = read_bytes(uri)
+            row["entry"] = _entry_name(content_hash(data), variant)
+            if self.cache.read(row["entry"]) is None:
+                row["pixels"] = self._pixels(data, row["entry"], variant)
+        except (DataError, DecodeError) as error:
+            row["error"] = str(error)
+        return row
+
+    def _pixels(self, data: bytes, entry: str, variant: int) -> bytes:
+        size, resampling = self.settings.image_size_px, self.settings.resampling
+        pixels_HWC = decode_and_resize(data, size, resampling).pixels_HWC
+        if variant > 0:
+            seed = int(content_hash(entry.encode())[:15], 16)
+            pixels_HWC = cut_defect(pixels_HWC, seed)
+        return pixels_HWC.tobytes()
+
+
+def _entry_name(picture_hash: str, variant: int) -> str:
+    return picture_hash if variant == 0 else f"{picture_hash}-cut{VERSION}-{variant}"
+
+
+class _FeatureActor:
+    """Keeps one backbone loaded and writes the features of decoded pictures to the cache."""
+
+    def __init__(
+        self, settings: BackboneSettings, cache_root: str, key: str, run: RunSettings
+    ) -> None:
+        self.runner = BackboneRunner(
+            settings, batch_size=run.batch_size, threads=run.cpus_per_actor
+        )
+        self.cache = FeatureCache(cache_root, key)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        pixels = batch.column("pixels").to_pylist()
+        entries = batch.column("entry").to_pylist()
+        to_compute = {
+            entry: data for entry, data in zip(entries, pixels, strict=True) if data is not None
+        }
+        if to_compute:
+            y_BCHW = self.runner.features(list(to_compute.values()))
+            for entry, y_CHW in zip(to_compute, y_BCHW, strict=True):
+                self.cache.write(entry, y_CHW)
+        computed = pa.array([data is not None for data in pixels])
+        return batch.drop_columns(["pixels"]).append_column("computed", computed)
