@@ -31,11 +31,33 @@ def _parser() -> argparse.ArgumentParser:
 
 def summary_table(results: Sequence[CategoryResult]) -> str:
     """The table that ends a training run."""
-    header = ("category", "outcome", "version", "pictures", "held out", "aggregate",
-              "synthetic AUROC", "flow loss", "mapper loss", "seconds", "decision")
+    header = (
+        "category",
+        "outcome",
+        "version",
+        "pictures",
+        "held out",
+        "aggregate",
+        "synthetic AUROC",
+        "flow loss",
+        "mapper loss",
+        "seconds",
+        "decision",
+    )
     rows = [
-        (r.category, r.outcome, r.version, r.pictures, r.held_out, r.aggregate, r.synthetic_auroc,
-         r.flow_loss, r.mapper_loss, round(r.seconds, 1), r.decision)
+        (
+            r.category,
+            r.outcome,
+            r.version,
+            r.pictures,
+            r.held_out,
+            r.aggregate,
+            r.synthetic_auroc,
+            r.flow_loss,
+            r.mapper_loss,
+            round(r.seconds, 1),
+            r.decision,
+        )
         for r in results
     ]
     return table(rows, header)

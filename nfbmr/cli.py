@@ -137,7 +137,7 @@ def _row(model: ModelVersion) -> list[object]:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    models = registry_of(arguments).list()
+    models = registry_of(arguments).list_versions()
     if arguments.json:
         print(json.dumps([model.as_dict() for model in models], indent=1))
     else:
@@ -163,8 +163,11 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(values, indent=1))
     else:
-        rows = [(key, json.dumps(value) if isinstance(value, (dict, list)) else value)
-                for key, value in values.items() if key != "lineage"]
+        rows = [
+            (key, json.dumps(value) if isinstance(value, (dict, list)) else value)
+            for key, value in values.items()
+            if key != "lineage"
+        ]
         print(table(rows, ("", f"{model.name} version {model.version}")))
     return 0
 

@@ -186,5 +186,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     )
     if not matches:
         words = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-        raise ConfigError(f"{name} = {value!r} is of type {type(value).__name__}: expected {words}.")
+        raise ConfigError(
+            f"{name} = {value!r} is of type {type(value).__name__}: expected {words}."
+        )
     return value

@@ -221,10 +221,10 @@ class Registry:
                 self.client.set_registered_model_alias(name, PREVIOUS, champion.version)
             self.client.set_registered_model_alias(name, CHAMPION, version)
 
-    def list(self) -> list[ModelVersion]:
+    def list_versions(self) -> list[ModelVersion]:
         """All versions of all categories, by category, newest first."""
         with _registry_errors("listing models", self.uri):
-            versions = []
+            versions: list[ModelVersion] = []
             for model in _pages(self.client.search_registered_models):
                 if model.name.startswith(_PREFIX):
                     versions += self._versions(model.name)
@@ -265,7 +265,7 @@ class Registry:
         found = self.find(category, alias_or_version)
         if found is not None:
             return found
-        versions = self.list()
+        versions = self.list_versions()
         known = sorted({v.category for v in versions})
         if category not in known:
             near = difflib.get_close_matches(category, known, n=1, cutoff=0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def write_atomically(uri: str, data: bytes) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
         partial.write_bytes(data)
-        os.replace(partial, target)
+        partial.replace(target)
     else:
         fs.pipe_file(path, data)
 

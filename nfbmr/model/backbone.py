@@ -207,7 +207,9 @@ def _reached_tensors(network: nn.Module, y_BCHW: Tensor) -> list[str]:
     names = [name for name, _ in network.named_parameters()]
     parameters = [parameter for _, parameter in network.named_parameters()]
     gradients = torch.autograd.grad(y_BCHW.sum(), parameters, allow_unused=True)
-    reached = {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+    reached = {
+        name for name, gradient in zip(names, gradients, strict=True) if gradient is not None
+    }
     owners = {name.rpartition(".")[0] for name in reached}
     stored = set(network.state_dict())
     for name, _ in network.named_buffers():

@@ -42,10 +42,10 @@ class BackboneRunner:
         self.device = device or best_device()
         self.batch_size = batch_size
         backbone = create_backbone(settings)
-        self.backbone = backbone.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backbone = backbone.to(self.device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def features(self, pixels: Sequence[bytes]) -> Tensor:
+    def features(self, pixels: Sequence[bytes | memoryview]) -> Tensor:
         """Features of pictures given as raw ``uint8`` RGB buffers of the backbone's image size.
 
         Returns:
@@ -57,7 +57,7 @@ class BackboneRunner:
         ]
         return torch.cat(chunks)
 
-    def batch(self, pixels: Sequence[bytes]) -> Tensor:
+    def batch(self, pixels: Sequence[bytes | memoryview]) -> Tensor:
         """The buffers as one (B, H, W, 3) ``uint8`` tensor on the device."""
         size = self.backbone.settings.image_size_px
         shape = (len(pixels), size, size, 3)

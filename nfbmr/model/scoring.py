@@ -19,9 +19,7 @@ def squared_distance_map(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
     return (a_BCHW.float() - b_BCHW.float()).square().sum(1)
 
 
-def anomaly_map(
-    y_BCHW: Tensor, y_hat_BCHW: Tensor, z_BCHW: Tensor, z_hat_BCHW: Tensor
-) -> Tensor:
+def anomaly_map(y_BCHW: Tensor, y_hat_BCHW: Tensor, z_BCHW: Tensor, z_hat_BCHW: Tensor) -> Tensor:
     """The anomaly score map ASM of eq. 14.
 
     Returns:

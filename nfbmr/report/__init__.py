@@ -1,1 +1,1 @@
-"""report"""
+"""One self-contained HTML page per run."""

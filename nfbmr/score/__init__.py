@@ -1,1 +1,1 @@
-"""score"""
+"""Ray Data: plan, fetch, decode, score, commit."""

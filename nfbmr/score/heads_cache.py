@@ -35,7 +35,7 @@ class HeadsCache:
         """The detector of a category, loaded now if it was not."""
         if category not in self._detectors:
             detector = self._load(category)
-            detector.heads.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            detector.heads.to(self._device).to(memory_format=torch.channels_last)
             self._detectors[category] = detector
         self._detectors.move_to_end(category)
         while len(self._detectors) > 1 and self._bytes() > self._budget_bytes:

@@ -153,8 +153,13 @@ def list_sources(sources: Sequence[str], rule: CategoryRule) -> list[PlannedPict
             category = rule.category(entry.member)
             problem = None if category else f"no category in its name by {rule.pattern!r}"
             pictures[entry.image_uri] = PlannedPicture(
-                entry.image_uri, entry.archive, entry.member, entry.offset, entry.length,
-                category or "", problem=problem,
+                entry.image_uri,
+                entry.archive,
+                entry.member,
+                entry.offset,
+                entry.length,
+                category or "",
+                problem=problem,
             )
         for number, text in enumerate(listing.problems):
             uri = f"{source}::#problem-{number}"

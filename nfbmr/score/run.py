@@ -117,8 +117,9 @@ def score(
         return ScoringSummary(**{**marker["run"], "scored_now": 0, "seconds_by_stage": {}})
     schema = score_schema({m.feature_shape[1] * m.feature_shape[2] for m in plan.models.values()})
     units = plan.units()
-    seconds, scored_now = _score_units(plan, units, output, schema, request, registry, settings,
-                                       progress)
+    seconds, scored_now = _score_units(
+        plan, units, output, schema, request, registry, settings, progress
+    )
     failed = _count_failed(output, units)
     summary = ScoringSummary(
         output=output,
@@ -209,7 +210,13 @@ def _score_units(
         results = decoded.map_batches(
             Scorer,
             fn_constructor_args=(
-                plan.models, output, plan.run_id, schema, settings, registry.uri, request.weights,
+                plan.models,
+                output,
+                plan.run_id,
+                schema,
+                settings,
+                registry.uri,
+                request.weights,
             ),
             batch_size=1,
             batch_format="pyarrow",
@@ -238,7 +245,6 @@ def _count_failed(output: str, units: Mapping[str, Sequence[PlannedPicture]]) ->
     Raises:
         OutputError: a unit has other rows than the plan says.
     """
-
     failed = 0
     for unit, pictures in units.items():
         table = read_unit(output, unit)

@@ -40,9 +40,7 @@ def _score_one(detector: Detector, runner: BackboneRunner, uri: str) -> dict[str
     row |= {"p_value": None, "anomalous": None, "error": None}
     settings = runner.backbone.settings
     try:
-        decoded = decode_and_resize(
-            read_bytes(uri), settings.image_size_px, settings.resampling
-        )
+        decoded = decode_and_resize(read_bytes(uri), settings.image_size_px, settings.resampling)
     except (DataError, DecodeError) as error:
         return {**row, "error": str(error)}
     score = float(detector.score_features(runner.features([decoded.pixels_HWC.tobytes()])).score_B)

@@ -81,9 +81,7 @@ class Decoder:
         model_errors: why the other categories have none.
     """
 
-    def __init__(
-        self, models: Mapping[str, PlannedModel], model_errors: Mapping[str, str]
-    ) -> None:
+    def __init__(self, models: Mapping[str, PlannedModel], model_errors: Mapping[str, str]) -> None:
         self.models = dict(models)
         self.model_errors = dict(model_errors)
 
@@ -124,9 +122,7 @@ class Decoder:
         picture.content_hash = content_hash(data)
         return picture, data
 
-    def _decode(
-        self, picture: FetchedPicture, data: bytes | None, category: str
-    ) -> bytes | None:
+    def _decode(self, picture: FetchedPicture, data: bytes | None, category: str) -> bytes | None:
         if data is None:
             return None
         model = self.models[category]

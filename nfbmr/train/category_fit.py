@@ -113,7 +113,11 @@ def fit_category(
 
     y_NCHW = _load(task, task.fit_entries)
     heads = fit_heads(
-        y_NCHW, task.config.heads, task.config.fit, category=task.category, device=device,
+        y_NCHW,
+        task.config.heads,
+        task.config.fit,
+        category=task.category,
+        device=device,
         report=note,
     )
     normal_BHW = anomaly_maps(heads, _load(task, task.held_out_entries), device)

@@ -16,8 +16,8 @@ from nfbmr.errors import DataError, DecodeError
 from nfbmr.model.backbone import BackboneSettings, create_backbone
 from nfbmr.model.runner import BackboneRunner
 from nfbmr.resources import actor_pool, ray_data_quietly
-from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.settings import RunSettings
+from nfbmr.train.feature_cache import FeatureCache
 
 _SCHEMA = pa.schema(
     [

@@ -18,6 +18,7 @@ from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.mapper import Mapper, mapper_loss
 from nfbmr.settings import FitSettings
 
+
 @dataclass(frozen=True, slots=True)
 class EpochLosses:
     """Mean losses of one epoch.
@@ -85,13 +86,13 @@ def fit_heads(
     heads = Heads((channels, height, width), heads_settings)
     if heads_settings.standardize:
         heads.standardizer.fit(y_NCHW)
-    heads = heads.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    heads.to(device).to(memory_format=torch.channels_last)
     y_NCHW = _standardized(heads, y_NCHW, device)
     _fit_flow(heads, y_NCHW, fit_settings, category, report)
     if heads.mapper is not None:
         z_NCHW = _target_features(heads, y_NCHW, fit_settings)
         _fit_mapper(heads.mapper, y_NCHW, z_NCHW, fit_settings, category, report)
-    return heads.eval().requires_grad_(False).to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
+    return heads.eval().requires_grad_(False).to("cpu").to(memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()
@@ -116,9 +117,7 @@ def _target_features(heads: Heads, y_NCHW: Tensor, settings: FitSettings) -> Ten
 
 
 def _autocast(settings: FitSettings, device: torch.device) -> torch.autocast:
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"
-    )
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
 def _fit_flow(
@@ -189,7 +188,7 @@ def _run_stage(stage: _Stage, y_NCHW: Tensor, settings: FitSettings, report: Rep
             with _autocast(settings, device):
                 losses = stage.losses(index_B.to(device))
             optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(losses).sum().backward()
             nn.utils.clip_grad_norm_(stage.module.parameters(), settings.gradient_clip_norm)
             optimizer.step()
             if scheduler is not None:

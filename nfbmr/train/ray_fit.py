@@ -89,9 +89,7 @@ def _fit_one(task: CategoryTask, run: RunSettings, storage_path: str, board: Any
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"task": task, "board": board},
-        scaling_config=ScalingConfig(
-            num_workers=1, use_gpu=on_gpu, resources_per_worker=resources
-        ),
+        scaling_config=ScalingConfig(num_workers=1, use_gpu=on_gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name=f"fit-{task.category}-{ray.get_runtime_context().get_task_id()}",
             storage_path=storage_path,

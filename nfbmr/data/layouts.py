@@ -1,0 +1,97 @@
+"""Which pictures a data root holds, by the layout of its folders."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from types import ModuleType
+
+from nfbmr.data import dagm, folder, mtd, mvtec, visa
+from nfbmr.data.listing import Tree
+from nfbmr.data.sample import Sample
+from nfbmr.errors import DataError
+
+LAYOUTS: dict[str, ModuleType] = {
+    "mvtec": mvtec,
+    "dagm": dagm,
+    "mtd": mtd,
+    "visa": visa,
+    "folder": folder,
+}
+"""Layouts by name, in the order in which ``auto`` tries them; the loosest last."""
+
+AUTOMATIC = "auto"
+
+
+def discover(
+    root: str, layout: str = AUTOMATIC, categories: Sequence[str] | None = None
+) -> list[Sample]:
+    """Find all labelled pictures of a data root.
+
+    Args:
+        root: folder or prefix: a path, ``file://`` or ``s3://`` URI.
+        layout: a name of ``LAYOUTS``, or ``auto``.
+        categories: only these; all by default.
+
+    Returns:
+        Samples in the order of their URIs.
+
+    Raises:
+        DataError: the root is missing or empty, the layout is unknown or does not fit, a category
+            is unknown, or a category has no normal pictures to train on.
+    """
+    if layout != AUTOMATIC and layout not in LAYOUTS:
+        near = difflib.get_close_matches(layout, LAYOUTS, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(
+            f"--layout {layout!r} does not exist: expected {', '.join(LAYOUTS)} or auto.{hint}"
+        )
+    tree = Tree(root)
+    chosen = recognise(tree) if layout == AUTOMATIC else layout
+    samples = LAYOUTS[chosen].find(tree)
+    if not samples:
+        raise DataError(
+            f"{tree.root} has {len(tree.pictures)} pictures but none where the layout {chosen!r} "
+            f"expects them ({LAYOUTS[chosen].DESCRIPTION}): check --data and --layout."
+        )
+    samples = _selected(samples, categories)
+    _check_normals(samples, tree.root, chosen)
+    return sorted(samples, key=lambda sample: sample.uri)
+
+
+def recognise(tree: Tree) -> str:
+    """The name of the first layout that fits.
+
+    Raises:
+        DataError: none does.
+    """
+    for name, module in LAYOUTS.items():
+        if module.matches(tree):
+            return name
+    looked_for = "; ".join(f"{name}: {module.DESCRIPTION}" for name, module in LAYOUTS.items())
+    raise DataError(
+        f"The layout of {tree.root} is not recognised among its {len(tree.files)} files. Looked "
+        f"for {looked_for}."
+    )
+
+
+def _selected(samples: list[Sample], categories: Sequence[str] | None) -> list[Sample]:
+    if categories is None:
+        return samples
+    known = sorted({sample.category for sample in samples})
+    for wanted in categories:
+        if wanted not in known:
+            near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"There is no category {wanted!r}: expected {', '.join(known)}.{hint}")
+    return [sample for sample in samples if sample.category in set(categories)]
+
+
+def _check_normals(samples: Sequence[Sample], root: str, layout: str) -> None:
+    """At least one category must have something to train on; single ones fail by themselves."""
+    if not any(sample.split == "train" for sample in samples):
+        names = ", ".join(sorted({sample.category for sample in samples}))
+        raise DataError(
+            f"No category of {root} ({names}) has normal pictures to train on: the layout "
+            f"{layout!r} expects {LAYOUTS[layout].DESCRIPTION}."
+        )

@@ -1,0 +1,90 @@
+"""Listing folders of pictures on any fsspec file system."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from nfbmr import storage
+from nfbmr.data.decoding import PICTURE_SUFFIXES
+from nfbmr.errors import DataError
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name says that it is a picture; hidden files are none."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+
+
+class Tree:
+    """All files below a root, listed once.
+
+    Args:
+        root: a folder or prefix: a path, ``file://`` or ``s3://`` URI.
+
+    Attributes:
+        root: absolute.
+        files: names relative to the root, sorted; with their sizes in bytes.
+
+    Raises:
+        DataError: the root is missing, is no folder, is empty, or cannot be listed.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = storage.absolute_uri(root.rstrip("/") or "/")
+        self._fs, self._path = url_to_fs(self.root)
+        self.files = self._list()
+
+    def _list(self) -> dict[str, int]:
+        try:
+            found: dict[str, dict[str, Any]] = self._fs.find(self._path, detail=True)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.root} cannot be listed: {error}. Check the address, and for object stores "
+                "the credentials in the environment."
+            ) from error
+        if not found:
+            if self._fs.exists(self._path):
+                raise DataError(f"{self.root} is empty: expected pictures below it.")
+            raise DataError(f"{self.root} does not exist: check the path.")
+        prefix = self._path.rstrip("/") + "/"
+        return {
+            name.removeprefix(prefix): int(info.get("size") or 0)
+            for name, info in sorted(found.items())
+            if info["type"] == "file"
+        }
+
+    @property
+    def pictures(self) -> list[str]:
+        """The files that are pictures by their names, sorted."""
+        return [name for name in self.files if is_picture(name)]
+
+    def uri(self, name: str) -> str:
+        """Where a file lies, as fsspec opens it; a plain path on a local disk."""
+        if isinstance(self._fs, LocalFileSystem):
+            return storage.join(self._path, name)
+        return storage.join(self.root, name)
+
+    def read_text(self, name: str) -> str:
+        """A small text file.
+
+        Raises:
+            DataError: it is not UTF-8 text.
+        """
+        data = storage.read(self.uri(name)) or b""
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.uri(name)} is not a text file ({error}).") from error
+
+    def stems(self, folder: str) -> dict[str, str]:
+        """Pictures directly in a folder by their name without suffix."""
+        found = {}
+        for name in self.pictures:
+            path = PurePosixPath(name)
+            if str(path.parent) == folder.strip("/"):
+                found[path.stem] = name
+        return found
