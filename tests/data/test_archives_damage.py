@@ -1,0 +1,191 @@
+"""Damaged archives: nothing is lost in silence, and errors name what to do."""
+
+import gzip
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nfbmr.data.archives import ArchiveEntry, list_archive, read_entry
+from nfbmr.errors import DataError
+
+COUNT = 6
+CONTENTS = {f"{n}.png": bytes([n + 1]) * (300 + 200 * n) for n in range(COUNT)}
+
+
+def make_tar() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in CONTENTS.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def make_zip(method: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, content in CONTENTS.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+TAR = make_tar()
+END = TAR.rindex(b"\x06") + 1  # of the last member's data
+STARTS = [TAR.index(b"%d.png" % n) for n in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("damaged")
+
+
+def attempt(entry: ArchiveEntry) -> bytes | DataError:
+    try:
+        return read_entry(entry)
+    except DataError as error:
+        return error
+
+
+def save(folder: Path, name: str, data: bytes) -> str:
+    (folder / name).write_bytes(data)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@given(cut=st.integers(512 + 300, END + 400))
+@settings(max_examples=30, deadline=None)
+def test_a_tar_that_was_cut_lists_what_is_whole_and_says_so(
+    folder: Path, zipped: bool, cut: int
+) -> None:
+    if zipped:
+        # Cut what was packed, not the packed stream: its own end is missing as well.
+        data = gzip.compress(TAR[:cut])[:-8]
+        uri = save(folder, "cut.tar.gz", data)
+    else:
+        uri = save(folder, "cut.tar", TAR[:cut])
+    listing = list_archive(uri)
+    read = {entry.member: attempt(entry) for entry in listing.entries}
+    whole = {name: data for name, data in read.items() if isinstance(data, bytes)}
+    assert zipped or whole == read
+    expected = {
+        name: content
+        for start, (name, content) in zip(STARTS, CONTENTS.items(), strict=True)
+        if start + 512 + len(content) <= cut
+    }
+    assert whole == expected
+    assert listing.problems
+
+
+@given(victim=st.integers(1, COUNT - 1), place=st.integers(0, 511), value=st.integers(1, 255))
+@settings(max_examples=40, deadline=None)
+def test_a_damaged_header_is_reported(folder: Path, victim: int, place: int, value: int) -> None:
+    data = bytearray(TAR)
+    data[STARTS[victim] + place] ^= value
+    listing = list_archive(save(folder, "header.tar", bytes(data)))
+    names = [entry.member for entry in listing.entries]
+    if names != list(CONTENTS):  # a change may be harmless, such as zero to blank
+        assert listing.problems
+        assert names == list(CONTENTS)[:victim]
+        assert str(STARTS[victim]) in listing.problems[0]
+
+
+def test_data_behind_the_end_mark_is_reported(folder: Path) -> None:
+    listing = list_archive(save(folder, "joined.tar", TAR + TAR))
+    assert len(listing.entries) == COUNT
+    assert "more data behind the mark at its end" in listing.problems[0]
+
+
+def test_a_missing_end_mark_is_reported(folder: Path) -> None:
+    last_block = END + -END % 512
+    listing = list_archive(save(folder, "unmarked.tar", TAR[:last_block]))
+    assert len(listing.entries) == COUNT
+    assert "may have been cut off" in listing.problems[0]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@given(place=st.integers(0, 10**6), value=st.integers(1, 255))
+@settings(max_examples=40, deadline=None)
+def test_a_damaged_zip_never_gives_other_bytes(
+    folder: Path, method: int, place: int, value: int
+) -> None:
+    data = bytearray(make_zip(method))
+    data[place % (data.index(b"PK\1\2"))] ^= value  # anything before the central directory
+    listing = list_archive(save(folder, "damaged.zip", bytes(data)))
+    assert len(listing.entries) == COUNT
+    read = {entry.image_uri: attempt(entry) for entry in listing.entries}
+    errors = {uri: str(error) for uri, error in read.items() if isinstance(error, DataError)}
+    assert len(errors) <= 1
+    assert all(uri in message for uri, message in errors.items())
+    for entry in listing.entries:
+        assert entry.image_uri in errors or read[entry.image_uri] == CONTENTS[entry.member]
+
+
+def test_encrypted_and_unknown_packing_say_what_to_do(folder: Path) -> None:
+    data = bytearray(make_zip())
+    data[6] |= 1
+    (entry, *_) = list_archive(save(folder, "secret.zip", bytes(data))).entries
+    with pytest.raises(DataError, match="encrypted: pack it without"):
+        read_entry(entry)
+    uri = save(folder, "lzma.zip", make_zip(zipfile.ZIP_LZMA))
+    with pytest.raises(DataError, match="zip method 14"):
+        read_entry(list_archive(uri).entries[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("empty.tar", b""),
+        ("zeros.tar", bytes(10240)),
+        ("noise.tar", b"no tar" * 200),
+        ("noise.tar.gz", b"no gzip" * 200),
+        ("short.tgz", gzip.compress(TAR)[:30]),
+        ("empty.zip", b""),
+        ("cut.zip", make_zip()[:-30]),
+        ("picture.png", b"\x89PNG"),
+    ],
+)
+def test_an_archive_without_pictures_is_an_error(folder: Path, name: str, data: bytes) -> None:
+    with pytest.raises(DataError, match=name):
+        list_archive(save(folder, name, data))
+
+
+def test_missing_things_are_named(folder: Path) -> None:
+    for name in ("nowhere", "nowhere.tar", "nowhere.zip", "nowhere.tar.gz"):
+        with pytest.raises(DataError, match=rf"{name}.*does not exist"):
+            list_archive(str(folder / name))
+    with pytest.raises(DataError, match="protocol"):
+        list_archive("nonsense://bucket/pictures")
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").write_text("-")
+    with pytest.raises(DataError, match="holds no pictures that can be listed: it has 1 other"):
+        list_archive(str(folder / "texts"))
+
+
+def test_an_archive_that_changed_since_it_was_listed(folder: Path) -> None:
+    for name, data in (("x.tar", TAR), ("x.zip", make_zip())):
+        uri = save(folder, name, data)
+        entry = list_archive(uri).entries[-1]
+        save(folder, name, data[:600])
+        with pytest.raises(DataError, match="changed since it was listed"):
+            read_entry(entry)
+        Path(uri).unlink()
+        with pytest.raises(DataError, match="does not exist"):
+            read_entry(entry)
+
+
+def test_a_file_whose_name_is_not_utf8_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    try:
+        (tmp_path / os.fsdecode(b"b\xe4d.png")).write_bytes(b"two")
+    except OSError as error:
+        pytest.skip(f"this file system refuses names that are not UTF-8: {error}")
+    listing = list_archive(str(tmp_path))
+    assert [entry.member for entry in listing.entries] == ["a.png"]
+    assert rb"b\xe4d.png" in listing.problems[0].encode()
