@@ -382,7 +382,7 @@ def _read_zip_member(entry: ArchiveEntry) -> bytes:
     body = _ZIP_HEADER.size + name + extra
     is_known = not flags & _ZIP_SIZES_FOLLOW and packed != _ZIP64
     needed = body + (packed if is_known else length + length // 8) + _ZIP_DESCRIPTOR_BYTES
-    if needed > len(raw):
+    if len(raw) == guess < needed:  # else the archive ends here
         raw += _fetch(entry.archive, start + len(raw), start + needed)
     data, rest = _unpacked(entry, method, raw[body:], length)
     if flags & _ZIP_SIZES_FOLLOW:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from types import ModuleType
+from typing import Protocol
 
 from nfbmr.data import dagm, folder, mtd, mvtec, visa
 from nfbmr.data.listing import Tree
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
 
-LAYOUTS: dict[str, ModuleType] = {
+
+class Layout(Protocol):
+    """What each module of a layout offers."""
+
+    @property
+    def DESCRIPTION(self) -> str:  # noqa: N802 (a constant of the module)
+        """What the layout looks like, for messages."""
+
+    def matches(self, tree: Tree) -> bool:
+        """Whether the root looks like this layout."""
+
+    def find(self, tree: Tree) -> list[Sample]:
+        """All pictures that lie where the layout expects them."""
+
+
+LAYOUTS: dict[str, Layout] = {
     "mvtec": mvtec,
     "dagm": dagm,
     "mtd": mtd,
@@ -28,17 +43,20 @@ def discover(
 ) -> list[Sample]:
     """Find all labelled pictures of a data root.
 
+    A category without normal pictures to train on is returned like the others as long as one
+    category has some: it fails by itself and does not stop the rest of the night.
+
     Args:
         root: folder or prefix: a path, ``file://`` or ``s3://`` URI.
         layout: a name of ``LAYOUTS``, or ``auto``.
         categories: only these; all by default.
 
     Returns:
-        Samples in the order of their URIs.
+        Samples in the order of their URIs, which on a local disk are plain absolute paths.
 
     Raises:
         DataError: the root is missing or empty, the layout is unknown or does not fit, a category
-            is unknown, or a category has no normal pictures to train on.
+            is unknown, or none has normal pictures to train on.
     """
     if layout != AUTOMATIC and layout not in LAYOUTS:
         near = difflib.get_close_matches(layout, LAYOUTS, n=1, cutoff=0.4)
@@ -62,6 +80,9 @@ def discover(
 def recognise(tree: Tree) -> str:
     """The name of the first layout that fits.
 
+    Args:
+        tree: the listed root.
+
     Raises:
         DataError: none does.
     """
@@ -79,11 +100,15 @@ def _selected(samples: list[Sample], categories: Sequence[str] | None) -> list[S
     if categories is None:
         return samples
     known = sorted({sample.category for sample in samples})
+    if not categories:
+        raise DataError(f"No category was asked for: name some of {', '.join(known)}.")
     for wanted in categories:
         if wanted not in known:
             near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"There is no category {wanted!r}: expected {', '.join(known)}.{hint}")
+            raise DataError(
+                f"There is no category {wanted!r}: expected some of {', '.join(known)}.{hint}"
+            )
     return [sample for sample in samples if sample.category in set(categories)]
 
 

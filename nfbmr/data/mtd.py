@@ -26,13 +26,17 @@ def matches(tree: Tree) -> bool:
 
 
 def find(tree: Tree) -> list[Sample]:
-    """All photographs with their split, and the masks of the defective ones."""
+    """All photographs with their split, and the masks of the defective ones.
+
+    Raises:
+        DataError: the public split names pictures that are not there.
+    """
     names = set(tree.files)
     listed = _listed(tree)
     samples = []
     for name in tree.pictures:
         path = PurePosixPath(name)
-        if path.suffix.lower() not in (".jpg", ".jpeg") or len(path.parts) != 3:
+        if path.suffix.lower() not in (".jpg", ".jpeg") or not _is_in_imgs(path):
             continue
         is_normal = path.parts[0] == _NORMAL_FOLDER
         in_train = path.name in listed if listed is not None else not in_test_part(path.name)
@@ -44,15 +48,17 @@ def find(tree: Tree) -> list[Sample]:
     return samples
 
 
-def _listed(tree: Tree) -> set[str] | None:
-    """The file names of the public split, or None without it.
+def _is_in_imgs(path: PurePosixPath) -> bool:
+    parts = path.parts
+    return len(parts) == 3 and parts[0].startswith("MT_") and parts[1] == "Imgs"
 
-    Raises:
-        DataError: the split names pictures that are not there.
-    """
+
+def _listed(tree: Tree) -> set[str] | None:
+    """The file names of the public split, or None without it."""
     if SPLIT_FILE not in tree.files:
         return None
-    listed = set(tree.read_text(SPLIT_FILE).split())
+    lines = (line.strip() for line in tree.read_text(SPLIT_FILE).splitlines())
+    listed = {line for line in lines if line}
     present = {PurePosixPath(name).name for name in tree.pictures}
     if not listed <= present:
         missing = sorted(listed - present)

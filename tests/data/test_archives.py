@@ -206,3 +206,21 @@ def test_a_picture_too_large_is_not_read(tmp_path: Path) -> None:
     (entry,) = list_archive(str(tmp_path / "a.tar")).entries
     with pytest.raises(DataError, match="100 bytes, more than the limit of 99"):
         read_entry(entry, DecodeLimits(max_bytes=99))
+
+
+def test_no_range_begins_behind_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers such a request with 416; this file system does the same for the test."""
+    fs = fsspec.filesystem("memory")
+    lenient = type(fs).cat_file
+
+    def strict(self: object, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        if start is not None and start >= fs.size(path):
+            raise OSError(f"416: range {start}-{end} is not satisfiable")
+        return lenient(fs, path, start=start, end=end)
+
+    monkeypatch.setattr(type(fs), "cat_file", strict)
+    members = {"empty.png": b"", f"{'n' * 2000}.png": b"first", "last.png": bytes(100_000)}
+    for kind, pack in PACKERS.items():
+        uri = put(f"memory://{uuid.uuid4().hex}/{kind}", pack(members))
+        assert [read_entry(e) for e in list_archive(uri).entries] == list(members.values())
+        fs.rm(uri.rpartition("/")[0], recursive=True)
