@@ -15,7 +15,7 @@ from nfbmr.train.pretraining import PretrainSettings, pretrain, save_backbone
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jobs/pretrain.py",
-        description="Train the small backbone to tell procedural textures apart.",
+        description="Train the small backbone to tell procedural textures apart and mark their defects.",
         epilog="example:\n  python jobs/pretrain.py --seed 0 --output small.safetensors",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -41,6 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
     rows = [
         ("texture classes", settings.classes),
         ("held-out accuracy", f"{result.held_out_accuracy:.1%}"),
+        ("held-out AUROC of defects", result.held_out_defect_auroc),
         ("last loss", result.losses[-1]),
         ("seconds", f"{result.seconds:.0f}"),
         ("file", f"{arguments.output} ({size_bytes / 2**20:.1f} MiB)"),

@@ -29,18 +29,12 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    _quieten()
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         if address:
-            ray.init(address=address, logging_level=logging.WARNING)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         else:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                logging_level=logging.WARNING,
-                _node_ip_address="127.0.0.1",
-            )
+            _start_local(num_cpus)
     except (ConnectionError, ValueError) as error:
         raise ConfigError(
             f"There is no Ray cluster at {address}: {error}. Start one (ray start --head), correct "
@@ -52,7 +46,27 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         ray.shutdown()
 
 
-def _quieten() -> None:
-    """Keep Ray's own info lines out of the way; the jobs print theirs."""
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+def _start_local(num_cpus: int | None) -> None:
+    """Start Ray on this machine: loopback only, without what only a cluster needs."""
+    for name, value in _LOCAL_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
+
+
+_LOCAL_ENVIRONMENT = {
+    # Ray Train's helpers for draining nodes, dashboards and metrics each cost a process.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Two cores that import torch in several processes need more than the default minute.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_AUTH_MODE": "disabled",
+}

@@ -76,14 +76,14 @@ def colour(
     image_HWC = image_HWC * np.float32(rng.uniform(0.93, 1.07))
     noise_HW = rng.standard_normal(value_HW.shape, dtype=np.float32) * np.float32(texture.grain)
     image_HWC = (image_HWC + noise_HW[..., None]) * 255.0
-    return np.clip(np.rint(image_HWC), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(image_HWC), 0, 255), dtype=np.uint8)
 
 
 def _normalized(value_HW: NDArray[np.floating]) -> FloatImage:
     """Bring values to 0..1 with mean 0.5, clipping beyond two and a half deviations."""
     centred = value_HW - value_HW.mean()
     scale = max(float(centred.std()), 1e-6) * 5.0
-    return np.clip(centred / scale + 0.5, 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(centred / scale + 0.5, 0.0, 1.0), dtype=np.float32)
 
 
 def _frequencies(size_px: int) -> tuple[FloatImage, FloatImage]:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -246,6 +245,9 @@ def _last_feature_layer(name: str, network: nn.Module) -> str:
 def _create_network(settings: BackboneSettings) -> nn.Module:
     if settings.name == SMALL_BACKBONE:
         return create_small_backbone()
+    # Seconds to import, and workers that only fit heads on cached features never need it.
+    import timm
+
     if not timm.is_model(settings.name):
         nearest = timm.list_models(f"*{settings.name}*")[:5] or timm.list_models("*efficientnet_b*")
         raise ConfigError(
@@ -256,12 +258,13 @@ def _create_network(settings: BackboneSettings) -> nn.Module:
     if "vit" in settings.name or "deit" in settings.name or "eva" in settings.name:
         arguments.setdefault("img_size", settings.image_size_px)
     try:
-        return timm.create_model(
+        network: nn.Module = timm.create_model(
             settings.name,
             pretrained=settings.weights == PRETRAINED,
             num_classes=0,
             **arguments,
         )
+        return network
     except TypeError as error:
         raise ConfigError(
             f"backbone.kwargs = {dict(settings.kwargs)} do not fit {settings.name}: {error}."

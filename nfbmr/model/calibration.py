@@ -60,8 +60,7 @@ class Calibration:
         """``(1 + #{calibration ≥ score}) / (n + 1)`` for each score, same shape, float64."""
         values = np.asarray(scores, dtype=np.float64)
         not_below = self.n - np.searchsorted(self.scores, values, side="left")
-        p_values: NDArray[np.float64] = (1.0 + not_below) / (self.n + 1.0)
-        return p_values
+        return np.asarray((1.0 + not_below) / (self.n + 1.0), dtype=np.float64)
 
     def threshold(self, false_alarm_rate: float) -> float:
         """The score above which a picture is called anomalous.

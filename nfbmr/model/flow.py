@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from FrEIA.framework import SequenceINN
-from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
 from torch import Tensor, nn
 
 from nfbmr.errors import ConfigError
@@ -82,7 +80,7 @@ class Flow(nn.Module):
     Eq. 5 as printed feeds the *original* second half to the second subnet. Taken literally, the
     block would have no closed-form inverse and its Jacobian would not be triangular, so eq. 8
     could not be evaluated. The RealNVP coupling that the paper cites uses the *already transformed*
-    half, and that is what is built here (FrEIA's ``GLOWCouplingBlock``; Ardizzone et al. 2018-2022).
+    half, and that is what is built here (``GLOWCouplingBlock`` of FrEIA, Ardizzone et al. 2018).
 
     Args:
         channels: C of the features; at least 2.
@@ -103,6 +101,10 @@ class Flow(nn.Module):
                 f"The backbone's layer has {channels} channel(s), but a coupling block splits the "
                 "channels in halves and needs at least 2: choose another backbone.layer."
             )
+        # A second to import, and most processes only read the settings.
+        from FrEIA.framework import SequenceINN
+        from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
+
         self.settings = settings
         self.sequence = SequenceINN(channels, map_height, map_width)
         for index in range(settings.coupling_blocks):

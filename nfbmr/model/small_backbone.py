@@ -38,7 +38,8 @@ class SmallBackbone(nn.Module):
     """A residual network of about 1.3 million parameters with named stages.
 
     Args:
-        classes: outputs of the classification head that pretraining uses; 0 for none.
+        classes: outputs of the classification head; with 0 there are neither that head nor the
+            one that marks defects, which only pretraining uses.
     """
 
     def __init__(self, classes: int = 0) -> None:
@@ -51,12 +52,17 @@ class SmallBackbone(nn.Module):
         self.layer2 = nn.Sequential(_Block(first, second, 2), _Block(second, second, 1))
         self.layer3 = nn.Sequential(_Block(second, third, 2), _Block(third, third, 1))
         self.head: nn.Module = nn.Linear(third, classes) if classes else nn.Identity()
+        self.defect_head: nn.Module = nn.Conv2d(third, 1, 1) if classes else nn.Identity()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Class scores (B, classes) of normalised pictures; pooled features without classes."""
-        h_BCHW = self.layer3(self.layer2(self.layer1(self.stem(x_BCHW))))
-        scores: Tensor = self.head(h_BCHW.mean((2, 3)))
+        scores: Tensor = self.head(self.features(x_BCHW).mean((2, 3)))
         return scores
+
+    def features(self, x_BCHW: Tensor) -> Tensor:
+        """The output of ``layer3``, (B, 160, H / 16, W / 16)."""
+        h_BCHW: Tensor = self.layer3(self.layer2(self.layer1(self.stem(x_BCHW))))
+        return h_BCHW
 
 
 def create_small_backbone(classes: int = 0) -> SmallBackbone:

@@ -9,7 +9,6 @@ Shapes: B pictures, H, W height and width of the anomaly map.
 
 from __future__ import annotations
 
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from nfbmr.model.scoring import AGGREGATES, image_scores
@@ -28,6 +27,8 @@ def synthetic_aurocs(normal_BHW: Tensor, defective_BHW: Tensor) -> dict[str, flo
         normal_BHW: anomaly maps of held-out normal pictures.
         defective_BHW: anomaly maps of pictures with synthetic defects.
     """
+    from sklearn.metrics import roc_auc_score
+
     labels = [0] * len(normal_BHW) + [1] * len(defective_BHW)
 
     def auroc(aggregate: str) -> float:

@@ -1,4 +1,7 @@
-"""Pretraining the small backbone to tell procedural textures apart.
+"""Pretraining the small backbone on procedural textures: which class, and where is a defect.
+
+The class is told from the whole picture, the defect at every position of the feature map, so that
+features are both descriptive and local. No photograph is used.
 
 Shapes: B pictures, H, W height and width.
 """
@@ -15,11 +18,13 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
 from nfbmr import storage
-from nfbmr.data.textures import render, texture_class
+from nfbmr.data.surface_defects import DEFECTS, draw_defect
+from nfbmr.data.textures import texture_class
 from nfbmr.errors import ConfigError
 from nfbmr.model.small_backbone import SmallBackbone, create_small_backbone
 from nfbmr.model.weights import SMALL_BACKBONE
@@ -34,7 +39,7 @@ class PretrainSettings:
     Attributes:
         seed: of classes, pictures and initial weights.
         classes: texture classes to tell apart.
-        pictures_per_class: rendered once, cropped anew every epoch.
+        pictures_per_class: rendered once, every second one with a defect; cropped anew every epoch.
         held_out_per_class: further pictures for the accuracy.
         size_px: of the rendered pictures; crops are three quarters of it.
         epochs: passes over the pictures.
@@ -44,9 +49,9 @@ class PretrainSettings:
 
     seed: int = 0
     classes: int = 500
-    pictures_per_class: int = 24
+    pictures_per_class: int = 16
     held_out_per_class: int = 4
-    size_px: int = 96
+    size_px: int = 128
     epochs: int = 8
     batch_size: int = 64
     learning_rate: float = 3e-3
@@ -64,36 +69,41 @@ class PretrainResult:
     Attributes:
         network: with its classification head.
         held_out_accuracy: share of held-out pictures whose class is named rightly.
+        held_out_defect_auroc: AUROC of the marked defects over held-out map positions.
         losses: mean cross-entropy of every epoch.
         seconds: wall time, rendering included.
     """
 
     network: SmallBackbone
     held_out_accuracy: float
+    held_out_defect_auroc: float
     losses: list[float]
     seconds: float
 
 
-def _render_class(
-    task: tuple[int, int, PretrainSettings],
-) -> NDArray[np.uint8]:
-    """Pictures of one class, (N, H, W, 3); runs in a worker process."""
+def _render_class(task: tuple[int, int, PretrainSettings]) -> NDArray[np.uint8]:
+    """Pictures of one class and their masks as a fourth channel, (N, H, W, 4); in a worker."""
     label, count, settings = task
     texture = texture_class(settings.seed * 100_000 + label)
     rng = np.random.default_rng((settings.seed, label))
-    return np.stack([render(texture, settings.size_px, rng) for _ in range(count)])
+    kinds = list(DEFECTS)
+    pictures = []
+    for number in range(count):
+        defect = kinds[int(rng.integers(len(kinds)))] if number % 2 else None
+        image_HWC, normal_HWC = draw_defect(texture, settings.size_px, rng, defect)
+        mask_HW1 = (image_HWC != normal_HWC).any(-1, keepdims=True).astype(np.uint8)
+        pictures.append(np.concatenate([image_HWC, mask_HW1], axis=-1))
+    return np.stack(pictures)
 
 
 def _render_all(settings: PretrainSettings) -> tuple[Tensor, Tensor]:
-    """Training and held-out pictures, (classes, N, H, W, 3) each, uint8."""
+    """Training and held-out pictures with masks, (classes, N, H, W, 4) each, uint8."""
     count = settings.pictures_per_class + settings.held_out_per_class
     tasks = [(label, count, settings) for label in range(settings.classes)]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         pictures = np.stack(list(pool.map(_render_class, tasks, chunksize=8)))
-    all_pictures = torch.from_numpy(pictures)
-    return all_pictures[:, : settings.pictures_per_class], all_pictures[
-        :, settings.pictures_per_class :
-    ]
+    both = torch.from_numpy(pictures)
+    return both[:, : settings.pictures_per_class], both[:, settings.pictures_per_class :]
 
 
 def _network_input(pixels_BHWC: Tensor) -> Tensor:
@@ -103,8 +113,8 @@ def _network_input(pixels_BHWC: Tensor) -> Tensor:
 
 def _batches(
     pixels: Tensor, settings: PretrainSettings, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random crops with a little change of light, and their labels."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Random crops with a little change of light, their labels, and where they are defective."""
     classes, per_class = pixels.shape[:2]
     flat = pixels.flatten(0, 1)
     labels = torch.arange(classes).repeat_interleave(per_class)
@@ -112,10 +122,15 @@ def _batches(
     for index in torch.randperm(len(flat), generator=generator).split(settings.batch_size):
         top, left = torch.randint(0, settings.size_px - crop + 1, (2,), generator=generator)
         batch = flat[index, top : top + crop, left : left + crop]
-        x_BCHW = _network_input(batch)
+        x_BCHW = _network_input(batch[..., :3])
         contrast = 1 + 0.2 * (torch.rand(len(index), 1, 1, 1, generator=generator) - 0.5)
         brightness = 0.2 * (torch.rand(len(index), 1, 1, 1, generator=generator) - 0.5)
-        yield x_BCHW * contrast + brightness, labels[index]
+        yield x_BCHW * contrast + brightness, labels[index], _defect_map(batch[..., 3])
+
+
+def _defect_map(mask_BHW: Tensor) -> Tensor:
+    """Share of defective pixels in each 16×16 cell of the feature map, (B, 1, H / 16, W / 16)."""
+    return functional.avg_pool2d(mask_BHW[:, None].float(), 16, ceil_mode=True)
 
 
 def pretrain(
@@ -133,9 +148,9 @@ def pretrain(
     training, held_out = _render_all(settings)
     network = create_small_backbone(settings.classes).to(memory_format=torch.channels_last)
     losses = _optimize(network, training, settings, say)
-    accuracy = _accuracy(network, held_out)
-    say(f"Held-out accuracy {accuracy:.1%}")
-    return PretrainResult(network, accuracy, losses, time.monotonic() - started)
+    accuracy, auroc = _held_out(network, held_out)
+    say(f"Held-out accuracy {accuracy:.1%}, AUROC of defects per position {auroc:.3f}")
+    return PretrainResult(network, accuracy, auroc, losses, time.monotonic() - started)
 
 
 def _optimize(
@@ -155,10 +170,15 @@ def _optimize(
     network.train()
     for epoch in range(1, settings.epochs + 1):
         losses = []
-        for x_BCHW, label_B in _batches(training, settings, generator):
+        for x_BCHW, label_B, defect_B1HW in _batches(training, settings, generator):
             with torch.autocast("cpu", torch.bfloat16):
-                logits = network(x_BCHW)
-            loss = functional.cross_entropy(logits.float(), label_B)
+                h_BCHW = network.features(x_BCHW)
+                logits_BK = network.head(h_BCHW.mean((2, 3)))
+                defect_logits = network.defect_head(h_BCHW)
+            loss = functional.cross_entropy(logits_BK.float(), label_B)
+            loss = loss + 5 * functional.binary_cross_entropy_with_logits(
+                defect_logits.float(), (defect_B1HW > 0.1).float()
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -170,13 +190,17 @@ def _optimize(
 
 
 @torch.inference_mode()
-def _accuracy(network: SmallBackbone, held_out: Tensor) -> float:
+def _held_out(network: SmallBackbone, held_out: Tensor) -> tuple[float, float]:
+    """Accuracy of the classes, AUROC of the defects, on pictures never seen."""
     network.eval()
-    rights = []
-    for label, pixels_BHWC in enumerate(held_out):
-        predicted_B = network(_network_input(pixels_BHWC)).argmax(1)
-        rights.append((predicted_B == label).float())
-    return float(torch.cat(rights).mean())
+    rights, marks, truths = [], [], []
+    for label, pixels in enumerate(held_out):
+        h_BCHW = network.features(_network_input(pixels[..., :3]))
+        rights.append((network.head(h_BCHW.mean((2, 3))).argmax(1) == label).float())
+        marks.append(network.defect_head(h_BCHW).flatten())
+        truths.append((_defect_map(pixels[..., 3]) > 0.1).flatten())
+    auroc = roc_auc_score(torch.cat(truths).numpy(), torch.cat(marks).numpy())
+    return float(torch.cat(rights).mean()), float(auroc)
 
 
 def save_backbone(result: PretrainResult, uri: str, command: str, seed: int) -> int:
@@ -194,7 +218,7 @@ def save_backbone(result: PretrainResult, uri: str, command: str, seed: int) -> 
     state = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in result.network.state_dict().items()
-        if not name.startswith("head.")
+        if not name.startswith(("head.", "defect_head."))
     }
     metadata = {
         "architecture": SMALL_BACKBONE,
@@ -206,6 +230,7 @@ def save_backbone(result: PretrainResult, uri: str, command: str, seed: int) -> 
         "command": command,
         "seed": str(seed),
         "held_out_accuracy": f"{result.held_out_accuracy:.4f}",
+        "held_out_defect_auroc": f"{result.held_out_defect_auroc:.4f}",
     }
     data = safetensors.torch.save(state, metadata)
     storage.write_atomically(storage.absolute_uri(uri), data)

@@ -42,7 +42,6 @@ Outcome = Fitted | Failed
 EpochNote = tuple[str, EpochLosses]
 
 
-@ray.remote(num_cpus=0)
 class _Board:
     """Collects the epochs that workers finish, for the driver to show."""
 
@@ -81,7 +80,6 @@ def _worker(config: dict[str, Any]) -> None:
 _ERROR_FILE = "error.txt"
 
 
-@ray.remote(num_cpus=0, max_retries=0)
 def _fit_one(task: CategoryTask, run: RunSettings, storage_path: str, board: Any) -> Outcome:
     """Drives one ``TorchTrainer``; several of these run side by side on a cluster."""
     on_gpu = cluster_gpus() > 0
@@ -132,13 +130,14 @@ def fit_categories(
         progress: called with (category, epoch) after every epoch.
     """
     waiting = sorted(tasks, key=lambda task: len(task.fit_entries))
-    board = _Board.remote()
+    fit_one = ray.remote(num_cpus=0, max_retries=0)(_fit_one)
+    board = ray.remote(num_cpus=0)(_Board).remote()
     running: dict[Any, str] = {}
     limit = fits_at_once(run)
     while waiting or running:
         while waiting and len(running) < limit:
             task = waiting.pop()
-            running[_fit_one.remote(task, run, storage_path, board)] = task.category
+            running[fit_one.remote(task, run, storage_path, board)] = task.category
         done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
         for category, epoch in ray.get(board.take.remote()):
             progress(category, epoch)
