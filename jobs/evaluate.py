@@ -1,0 +1,75 @@
+"""Score the test pictures of a labelled data root and compare the scores with the labels."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from nfbmr import storage
+from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
+from nfbmr.data.layouts import LAYOUTS, discover
+from nfbmr.evaluate import evaluate
+from nfbmr.progress import Progress
+from nfbmr.score.pictures import planned_samples
+from nfbmr.score.run import ScoringRequest, score
+from nfbmr.score.units import read_scores
+from nfbmr.session import ray_session
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = job_parser(
+        "jobs/evaluate.py",
+        "Score the test pictures of labelled data with the registered detectors, and measure.",
+        "python jobs/evaluate.py --data /data/mvtec --layout mvtec --output results/mvtec",
+    )
+    parser.add_argument("--data", required=True, help="labelled data root")
+    parser.add_argument("--layout", default="auto", help=f"{', '.join(LAYOUTS)} or auto")
+    parser.add_argument("--categories", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument(
+        "--output", required=True, help="folder for scores, evaluation.json and evaluation.md"
+    )
+    parser.add_argument(
+        "--alias", default="champion", help="alias or version of the models (default: %(default)s)"
+    )
+    parser.add_argument("--weights", help="the backbone's weights, if they have moved")
+    add_config_arguments(parser)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = config_of(arguments)
+    samples = discover(arguments.data, arguments.layout, arguments.categories)
+    scores_uri = storage.join(storage.absolute_uri(arguments.output), "scores")
+    request = ScoringRequest(
+        sources=(arguments.data, *sorted({sample.category for sample in samples})),
+        output=scores_uri,
+        alias=arguments.alias,
+        weights=arguments.weights,
+    )
+    with ray_session(arguments.ray_address):
+        score(
+            request,
+            registry_of(arguments),
+            config.run,
+            Progress(),
+            pictures=lambda: planned_samples(samples, arguments.data),
+        )
+    evaluation = evaluate(read_scores(scores_uri), samples, arguments.layout)
+    output = storage.absolute_uri(arguments.output)
+    files = {"evaluation.json": evaluation.to_json(), "evaluation.md": evaluation.to_markdown()}
+    for name, text in files.items():
+        storage.write_atomically(storage.join(output, name), (text + "\n").encode())
+    print(evaluation.to_table())
+    print(f"\nScores, evaluation.json and evaluation.md are in {output}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return run_job(lambda: _run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Write one self-contained HTML page about a finished scoring run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from nfbmr.cli import run_job
+from nfbmr.data.layouts import LAYOUTS, discover
+from nfbmr.evaluate import evaluate
+from nfbmr.report.page import write_report
+from nfbmr.score.pictures import run_info, stored_picture
+from nfbmr.score.units import read_scores
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jobs/report.py",
+        description="Write an HTML page about a finished scoring run.",
+        epilog="example:\n  python jobs/report.py --scores s3://scores/2026-11 --output report.html",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--scores", required=True, help="output of jobs/score.py or evaluate.py")
+    parser.add_argument("--output", required=True, help="the HTML file")
+    parser.add_argument("--title", default="Scoring run")
+    parser.add_argument("--data", help="labelled data root, if the pictures are from one")
+    parser.add_argument("--layout", default="auto", help=f"{', '.join(LAYOUTS)} or auto")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    scores = read_scores(arguments.scores)
+    samples = discover(arguments.data, arguments.layout) if arguments.data else []
+    write_report(
+        arguments.output,
+        title=arguments.title,
+        scores=scores,
+        read_picture=stored_picture,
+        run_info=run_info(arguments.scores),
+        evaluation=evaluate(scores, samples, arguments.layout) if samples else None,
+        samples=samples,
+    )
+    print(f"Report: {arguments.output}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return run_job(lambda: _run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

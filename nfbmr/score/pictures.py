@@ -1,0 +1,65 @@
+"""From a row of scores back to its picture, and what a run says of itself, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nfbmr import storage
+from nfbmr.data.archives import ArchiveEntry, list_archive, read_entry
+from nfbmr.data.content import read_bytes
+from nfbmr.data.sample import Sample
+from nfbmr.score.plan import PlannedPicture, load_plan
+from nfbmr.score.units import read_marker
+
+
+def stored_picture(row: Mapping[str, Any]) -> bytes:
+    """The encoded bytes of a row's picture, from its file or archive.
+
+    Raises:
+        DataError: they cannot be read any more.
+    """
+    if "::" not in row["image_uri"]:
+        return read_bytes(row["image_uri"])
+    entry = ArchiveEntry(row["archive"], row["member"])
+    for listed in list_archive(row["archive"]).entries:
+        if listed.member == row["member"]:
+            entry = listed
+    return read_entry(entry)
+
+
+def planned_samples(samples: Iterable[Sample], root: str) -> list[PlannedPicture]:
+    """The test pictures of labelled data, as a scoring run plans them.
+
+    Args:
+        samples: those of the ``test`` split are taken.
+        root: the data root, as it stands in the ``archive`` column.
+    """
+    root = storage.absolute_uri(root)
+    return [
+        PlannedPicture(
+            image_uri=sample.uri,
+            archive=root,
+            member=sample.uri.removeprefix(root).lstrip("/"),
+            offset=None,
+            length=None,
+            category=sample.category,
+        )
+        for sample in samples
+        if sample.split == "test"
+    ]
+
+
+def run_info(output: str) -> dict[str, str]:
+    """What a finished run says of itself, by name."""
+    output = storage.absolute_uri(output)
+    info = {"scores": output}
+    marker = read_marker(output)
+    if marker is not None:
+        info |= {"nfbmr at scoring": marker["nfbmr_version"], "run": marker["run"]["run_id"]}
+        models = marker["run"]["models"]
+        info["models"] = ", ".join(f"{name} v{version}" for name, version in models.items())
+    plan = load_plan(output)
+    if plan is not None:
+        info["sources"] = ", ".join(plan.request["sources"])
+    return info
