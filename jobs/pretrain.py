@@ -15,7 +15,7 @@ from nfbmr.train.pretraining import PretrainSettings, pretrain, save_backbone
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jobs/pretrain.py",
-        description="Train the small backbone to tell procedural textures apart and mark their defects.",
+        description="Train the small backbone on procedural textures and their defects.",
         epilog="example:\n  python jobs/pretrain.py --seed 0 --output small.safetensors",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -18,7 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jobs/report.py",
         description="Write an HTML page about a finished scoring run.",
-        epilog="example:\n  python jobs/report.py --scores s3://scores/2026-11 --output report.html",
+        epilog="example:\n  python jobs/report.py --scores s3://scores/11 --output report.html",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--scores", required=True, help="output of jobs/score.py or evaluate.py")

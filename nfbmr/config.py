@@ -57,7 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # lose nothing on the magnetic tiles (README, "Measured").
     "default": {
         "flow": {"hidden_channels": 512},
-        "mapper": {"latent_channels": 256, "block_channels": 64},
+        "mapper": {"latent_channels": 512, "block_channels": 128},
     },
     # Section 4.2, with the block width and kernel size that the paper leaves open at defaults.
     "paper": {

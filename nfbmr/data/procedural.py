@@ -29,32 +29,32 @@ MANIFEST = "factory.json"
 BROKEN_FILES = 3
 
 SURFACES: dict[str, TextureClass] = {
-    "brushed_steel": TextureClass(
-        "anisotropic", (0.0, 0.7, 0.75, 0.5, 0.5), (0.30, 0.31, 0.33), (0.78, 0.79, 0.80), 0.02
-    ),
     "woven_fabric": TextureClass(
         "weave", (0.35, 0.25, 0.5, 0.5, 0.3), (0.16, 0.20, 0.34), (0.62, 0.68, 0.82), 0.02
-    ),
-    "cast_concrete": TextureClass(
-        "fractal", (0.35, 0.3, 0.5, 0.5, 0.5), (0.36, 0.35, 0.33), (0.74, 0.73, 0.70), 0.02
     ),
     "printed_dots": TextureClass(
         "dots", (0.3, 0.2, 0.7, 0.4, 0.2), (0.88, 0.86, 0.80), (0.20, 0.28, 0.45), 0.015
     ),
-    "hammered_metal": TextureClass(
-        "cells", (0.4, 0.6, 0.2, 0.5, 0.5), (0.24, 0.22, 0.20), (0.80, 0.74, 0.66), 0.02
-    ),
     "corrugated_sheet": TextureClass(
         "grating", (0.1, 0.25, 0.3, 0.0, 0.2), (0.35, 0.36, 0.36), (0.85, 0.86, 0.86), 0.02
+    ),
+    "hammered_metal": TextureClass(
+        "cells", (0.4, 0.6, 0.2, 0.5, 0.5), (0.24, 0.22, 0.20), (0.80, 0.74, 0.66), 0.02
     ),
     "leather": TextureClass(
         "cells", (0.15, 0.9, 0.8, 0.5, 0.5), (0.24, 0.12, 0.07), (0.60, 0.38, 0.24), 0.02
     ),
+    "cast_concrete": TextureClass(
+        "fractal", (0.35, 0.3, 0.5, 0.5, 0.5), (0.36, 0.35, 0.33), (0.74, 0.73, 0.70), 0.02
+    ),
     "terrazzo": TextureClass(
         "speckle", (0.15, 0.3, 0.5, 0.5, 0.5), (0.72, 0.70, 0.66), (0.35, 0.30, 0.28), 0.02
     ),
+    "brushed_steel": TextureClass(
+        "anisotropic", (0.0, 0.7, 0.75, 0.5, 0.5), (0.30, 0.31, 0.33), (0.78, 0.79, 0.80), 0.02
+    ),
 }
-"""The surfaces that a factory can be made of, by category name."""
+"""The surfaces that a factory can be made of, by category name; roughly from easy to hard."""
 
 
 @dataclass(frozen=True, slots=True)

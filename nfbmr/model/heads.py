@@ -38,13 +38,21 @@ class HeadsSettings:
     standardize: bool = True
 
 
+FLOOR = 0.3
+"""Standard deviation, as a share of the median channel's, that is added to every channel's."""
+
+
 class Standardizer(nn.Module):
     """Per-channel standardisation with fixed statistics; a dead channel becomes 0.
 
+    Channels that hardly vary over the training pictures would be blown up by a plain division
+    until one unusual normal picture outweighs everything else. So the variance of every channel
+    is raised by that of ``FLOOR`` times the median standard deviation.
+
     Attributes:
         mean_1C11: channel means.
-        scale_1C11: reciprocal standard deviations; 0 for a channel that is constant over the
-            training pictures, whose deviations would otherwise be divided by zero.
+        scale_1C11: reciprocal raised standard deviations; 0 for a channel that is constant over
+            the training pictures.
     """
 
     mean_1C11: Tensor
@@ -81,7 +89,9 @@ class Standardizer(nn.Module):
             )
         std_C = variance_C.sqrt()
         dead_C = std_C <= 1e-6 * mean_C.abs().clamp_min(1.0)
-        scale_C = torch.where(dead_C, 0.0, 1.0 / std_C.clamp_min(1e-12))
+        live_C = std_C[~dead_C]
+        floor = FLOOR * live_C.median() if live_C.numel() else std_C.new_ones(())
+        scale_C = torch.where(dead_C, 0.0, (variance_C + floor.square()).rsqrt())
         self.mean_1C11.copy_(mean_C.view(1, -1, 1, 1))
         self.scale_1C11.copy_(scale_C.view(1, -1, 1, 1))
 

@@ -127,8 +127,8 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = lambda v: "–" if v is None else f"{v:.4f}"
-    environment.filters["short"] = lambda v: "–" if v is None else f"{v:.4g}"
+    environment.filters["number"] = lambda v: "-" if v is None else f"{v:.4f}"
+    environment.filters["short"] = lambda v: "-" if v is None else f"{v:.4g}"
     return environment.get_template("report.html.jinja")
 
 

@@ -35,9 +35,8 @@ def _frame(
             if index in (0, len(x_ticks) - 1)
             else "middle"
         )
-        parts.append(
-            f'<text x="{_x(at):.1f}" y="{_y(0) + 13:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-        )
+        place = f'x="{_x(at):.1f}" y="{_y(0) + 13:.1f}" text-anchor="{anchor}"'
+        parts.append(f"<text {place}>{escape(text)}</text>")
     for index, text in enumerate(y_ticks):
         at = index / max(1, len(y_ticks) - 1)
         parts.append(
@@ -55,6 +54,7 @@ def histogram(groups: Mapping[str, ArrayLike], threshold: float | None, bins: in
     Args:
         groups: scores by CSS class: ``normal``, ``defective`` or ``all``.
         threshold: drawn as a line.
+        bins: how many bars.
     """
     values = {name: np.asarray(scores, dtype=np.float64) for name, scores in groups.items()}
     values = {name: scores for name, scores in values.items() if scores.size}
@@ -108,7 +108,8 @@ def losses(curves: Mapping[str, Sequence[float]]) -> str:
         legend.append(f"{name}: {numbers[0]:.3g} to {numbers[-1]:.3g}")
     for index, text in enumerate(legend):
         y = _y(1) + 12 + 13 * index
-        body += f'<text class="loss{index % 3}" x="{_x(1):.1f}" y="{y:.1f}" text-anchor="end">{escape(text)}</text>'
+        place = f'x="{_x(1):.1f}" y="{y:.1f}" text-anchor="end"'
+        body += f'<text class="loss{index % 3}" {place}>{escape(text)}</text>'
     return _frame(body, "losses per epoch", "epoch", ["1", str(longest)], ["low", "high"])
 
 

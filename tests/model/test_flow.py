@@ -12,7 +12,8 @@ def trained_looking_flow(channels: int, height: int, width: int, seed: int, **sh
     torch.manual_seed(seed)
     flow = Flow(channels, height, width, FlowSettings(hidden_channels=16, **shape))
     for parameter in (p for p in flow.parameters() if p.is_floating_point()):
-        torch.nn.init.normal_(parameter, std=0.1)
+        fan_in = parameter[0].numel()
+        torch.nn.init.normal_(parameter, std=0.5 / fan_in**0.5)
     return flow
 
 
@@ -32,10 +33,11 @@ def test_inverse_undoes_forward(
         channels, height, width, seed, kernel_size=kernel_size, coupling_blocks=coupling_blocks
     )
     y_BCHW = torch.randn(3, channels, height, width)
-    z_BCHW, _ = flow(y_BCHW)
-    assert z_BCHW.shape == y_BCHW.shape
-    # Rounding grows with the values that the inverse passes through.
-    assert (flow.inverse(z_BCHW) - y_BCHW).abs().max() <= 1e-4 * max(1.0, float(z_BCHW.abs().max()))
+    with torch.no_grad():
+        z_BCHW, _ = flow(y_BCHW)
+        assert z_BCHW.shape == y_BCHW.shape
+        assert (z_BCHW - y_BCHW).abs().max() > 1e-3
+        assert (flow.inverse(z_BCHW) - y_BCHW).abs().max() <= 1e-4
 
 
 def test_paper_sized_flow_inverts_in_float32() -> None:
@@ -104,5 +106,5 @@ def test_impossible_settings_are_refused(settings_: dict[str, float], word: str)
 
 
 def test_one_channel_cannot_be_split() -> None:
-    with pytest.raises(ConfigError, match="another backbone.layer"):
+    with pytest.raises(ConfigError, match=r"another backbone\.layer"):
         Flow(1, 2, 2, FlowSettings(hidden_channels=4))

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -51,7 +53,7 @@ def test_aggregates_are_homogeneous_and_bounded_by_the_map(
 def test_top_aggregates_lie_between_mean_and_maximum() -> None:
     map_BHW = torch.rand(8, 6, 6)
     values = [image_scores(map_BHW, n) for n in ("mean", "top50", "top25", "top10", "top3", "max")]
-    for lower, higher in zip(values, values[1:], strict=False):
+    for lower, higher in itertools.pairwise(values):
         assert bool((lower <= higher + 1e-6).all())
 
 
