@@ -59,6 +59,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "flow": {"hidden_channels": 512},
         "mapper": {"latent_channels": 512, "block_channels": 128},
     },
+    # For the demo and for trials on a laptop: heads for the small backbone, a minute per category.
+    "small": {
+        "flow": {"hidden_channels": 128},
+        "mapper": {"latent_channels": 128, "block_channels": 32},
+        "fit": {"min_steps": 150},
+    },
     # Section 4.2, with the block width and kernel size that the paper leaves open at defaults.
     "paper": {
         "backbone": {

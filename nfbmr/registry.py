@@ -281,6 +281,21 @@ class Registry:
             f"{', '.join(v.version for v in own)}, its aliases {', '.join(aliases) or 'none'}."
         )
 
+    def losses(self, model: ModelVersion) -> dict[str, list[float]]:
+        """A version's losses per epoch, by name: ``flow_loss``, ``source_loss``, ``target_loss``.
+
+        Raises:
+            RegistryError: the registry could not be reached, or the run is gone.
+        """
+        names = ("flow_loss", "source_loss", "target_loss")
+        with _registry_errors(f"reading the losses of {model.name} v{model.version}", self.uri):
+            history = {name: self.client.get_metric_history(model.run_id, name) for name in names}
+        return {
+            name: [point.value for point in sorted(points, key=lambda point: point.step)]
+            for name, points in history.items()
+            if points
+        }
+
     def load(self, category: str, alias_or_version: str = CHAMPION) -> Detector:
         """Resolve and load a detector.
 

@@ -32,7 +32,7 @@ def actor_count(run: RunSettings) -> int:
 
 def actor_pool(run: RunSettings) -> dict[str, Any]:
     """Arguments of ``map_batches`` for a pool of backbone actors."""
-    arguments: dict[str, Any] = {"concurrency": actor_count(run)}
+    arguments: dict[str, Any] = {"compute": ray.data.ActorPoolStrategy(size=actor_count(run))}
     if cluster_gpus() > 0:
         return {**arguments, "num_gpus": run.gpus_per_actor}
     return {**arguments, "num_cpus": run.cpus_per_actor * (1 - _DECODE_SHARE)}

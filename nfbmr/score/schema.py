@@ -12,7 +12,7 @@ _COLUMNS: list[tuple[str, pa.DataType, str]] = [
     ("archive", pa.string(), "the prefix, tar, zip or Parquet file it was found in"),
     ("member", pa.string(), "its name in the archive"),
     ("category", pa.string(), "product type"),
-    ("status", pa.string(), "ok, or error: then the columns of the score are null"),
+    ("status", pa.string(), "ok, or error: then the columns of the score are null, the map is all nulls"),
     ("error", pa.string(), "why there is no score"),
     ("score", pa.float64(), "image score; higher is more anomalous"),
     ("p_value", pa.float64(), "(1 + calibration scores not below) / (n + 1)"),
@@ -50,3 +50,13 @@ def score_schema(map_sizes: set[int]) -> pa.Schema:
         metadata = {"description": description}
         fields.append(pa.field(name, data_type, nullable=nullable, metadata=metadata))
     return pa.schema(fields)
+
+
+def missing_map(schema: pa.Schema) -> list[None] | None:
+    """The anomaly map of a row without a score.
+
+    pyarrow 25 writes a null of a fixed-size list to Parquet, but refuses to read it back ("Expected
+    all lists to be of size"); a list of nulls can be read by everything.
+    """
+    kind = schema.field("anomaly_map").type
+    return [None] * kind.list_size if pa.types.is_fixed_size_list(kind) else None

@@ -32,7 +32,7 @@ from nfbmr.model.scoring import map_peak
 from nfbmr.registry import load_detector
 from nfbmr.score.heads_cache import HeadsCache
 from nfbmr.score.plan import PlannedModel, PlannedPicture
-from nfbmr.score.schema import ERROR, OK
+from nfbmr.score.schema import ERROR, OK, missing_map
 from nfbmr.score.units import write_unit
 from nfbmr.settings import RunSettings
 
@@ -260,11 +260,13 @@ class Scorer:
         model = self.models.get(category)
         now = datetime.datetime.now(datetime.UTC)
         copied = [f.name for f in fields(FetchedPicture)]
+        no_map = missing_map(self.schema)
         rows = []
         scored = 0
         for picture in pictures:
             row: dict[str, Any] = {name: getattr(picture, name) for name in copied}
             row["status"] = OK if picture.error is None else ERROR
+            row["anomaly_map"] = no_map
             if picture.error is None:
                 row |= {name: values[scored] for name, values in columns.items()}
                 scored += 1
