@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._raylet import AuthenticationTokenLoader, Config
 
 from nfbmr.errors import ConfigError
 
@@ -29,7 +32,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         if address:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
@@ -50,14 +53,49 @@ def _start_local(num_cpus: int | None) -> None:
     """Start Ray on this machine: loopback only, without what only a cluster needs."""
     for name, value in _LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
+    _require_token()
+    with _stderr_held_back():
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+        )
+
+
+@contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    """Keep what is written to file descriptor 2 to itself, and show it if the block fails.
+
+    Ray's C++ side announces there that it found ``RAY_BACKEND_LOG_LEVEL``.
+    """
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _require_token() -> None:
+    """Let Ray answer only those who know a random token.
+
+    Ray's internal ports listen on every interface, whatever address the node is given. Ray reads
+    its configuration when it is imported: the two calls make it read again, as Ray's own tests do
+    (``ray._private.authentication_test_utils``).
+    """
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 _LOCAL_ENVIRONMENT = {
@@ -68,5 +106,8 @@ _LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # Two cores that import torch in several processes need more than the default minute.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
-    "RAY_AUTH_MODE": "disabled",
+    # Failures come back as exceptions; what Ray's C++ side logs besides is noise to a user.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Several small actors per core are meant: no warning about them.
+    "RAY_maximum_startup_concurrency": "4",
 }
