@@ -180,7 +180,7 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(rows, indent=1))
     else:
-        header = ("picture", "score", "threshold", "p_value", "anomalous", "error")
+        header = ("picture", "score", "threshold", "p_value", "of n", "anomalous", "error")
         print(table([list(row.values()) for row in rows], header))
     return 1 if any(row["error"] for row in rows) else 0
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._private.ray_logging import stdout_deduplicator
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from nfbmr.errors import ConfigError
 
@@ -54,6 +56,8 @@ def _start_local(num_cpus: int | None) -> None:
     for name, value in _LOCAL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     _require_token()
+    # Several small actors per core are meant: no warning about them on our standard output.
+    stdout_deduplicator.skip_re = re.compile("PYTHON worker processes have been started")
     with _stderr_held_back():
         ray.init(
             address="local",
@@ -108,6 +112,4 @@ _LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     # Failures come back as exceptions; what Ray's C++ side logs besides is noise to a user.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    # Several small actors per core are meant: no warning about them.
-    "RAY_maximum_startup_concurrency": "4",
 }

@@ -165,7 +165,7 @@ def generate_factory(
         for path, image in _category_files(category, settings):
             target = root / "data" / category / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(target)
+            target.write_bytes(_encoded(image, path))
             written += 1
             count(written)
     _write_archive(root, settings, lambda done: count(written + done))
@@ -210,14 +210,14 @@ def _category_files(
         )
 
     for number in range(settings.train):
-        yield f"train/good/{number:03d}.png", surface(0, number, NORMAL).image_HWC
+        yield f"train/good/{number:03d}{_suffix(number)}", surface(0, number, NORMAL).image_HWC
     for number in range(settings.test_normal):
-        yield f"test/good/{number:03d}.png", surface(1, number, NORMAL).image_HWC
+        yield f"test/good/{number:03d}{_suffix(number)}", surface(1, number, NORMAL).image_HWC
     kinds = list(DEFECTS)
     for number in range(settings.test_defective):
         defect = kinds[number % len(kinds)]
         picture = surface(2, number, defect)
-        yield f"test/{defect}/{number:03d}.png", picture.image_HWC
+        yield f"test/{defect}/{number:03d}{_suffix(number)}", picture.image_HWC
         mask = picture.mask_HW.astype(np.uint8) * 255
         yield f"ground_truth/{defect}/{number:03d}_mask.png", mask
 
@@ -245,7 +245,7 @@ def _write_archive(root: Path, settings: FactorySettings, count: Callable[[int],
             defect = list(DEFECTS)[number % len(DEFECTS)] if number in defective else NORMAL
             seed = (settings.seed, names.index(category), 3, number)
             image = render_surface(category, defect, settings.size_px, seed).image_HWC
-            member = f"{category}/{number:05d}.{'jpg' if number % 2 else 'png'}"
+            member = f"{category}/{number:05d}{_suffix(number)}"
             data = _encoded(image, member)
             rows.append(_add(tar, member, data, category, defect))
             if number in broken_at:
@@ -257,6 +257,11 @@ def _write_archive(root: Path, settings: FactorySettings, count: Callable[[int],
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _suffix(number: int) -> str:
+    """Two kinds of files everywhere: a detector should know what either looks like."""
+    return ".jpg" if number % 2 else ".png"
 
 
 def _encoded(image_HWC: NDArray[np.uint8], name: str) -> bytes:

@@ -51,6 +51,7 @@ class Section:
     errors: int
     anomalous: int
     threshold: float | None
+    calibration_size: int | None
     evaluation: CategoryEvaluation | None
     histogram: Markup
     roc: Markup
@@ -150,6 +151,7 @@ def _section(
         errors=len(rows) - len(scored),
         anomalous=sum(row["is_anomalous"] for row in scored),
         threshold=threshold,
+        calibration_size=scored[0]["calibration_size"] if scored else None,
         evaluation=evaluation,
         histogram=Markup(plots.histogram(_groups(scored, labels), threshold)),
         roc=Markup(_roc(scored, labels, evaluation)),

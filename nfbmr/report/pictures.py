@@ -37,10 +37,16 @@ def heatmap(
         image_HWC: the thumbnail, uint8.
         map_HW: at feature resolution.
         low: value of the coldest colour.
-        high: value of the hottest colour; the same for all pictures that are compared.
+        high: value of the hottest colour; the same for all pictures that are compared. The scale
+            between them is logarithmic where ``low`` is positive.
     """
     height, width = image_HWC.shape[:2]
-    heat_HW = (upsample(map_HW, (height, width)) - low) / max(high - low, 1e-12)
+    clipped_HW = np.clip(map_HW, low, max(high, low + 1e-12))
+    if low > 0:
+        share_HW = np.log(clipped_HW / low) / np.log(max(high / low, 1 + 1e-9))
+    else:
+        share_HW = (clipped_HW - low) / max(high - low, 1e-12)
+    heat_HW = upsample(np.asarray(share_HW, dtype=np.float32), (height, width))
     heat_HW = np.clip(heat_HW, 0.0, 1.0)
     colour_HWC = colormaps[_COLOURS](heat_HW)[..., :3] * 255.0
     grey_HW1 = image_HWC.mean(-1, keepdims=True)

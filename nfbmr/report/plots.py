@@ -51,6 +51,9 @@ def _frame(
 def histogram(groups: Mapping[str, ArrayLike], threshold: float | None, bins: int = 30) -> str:
     """Overlaid histograms of scores, each as the share of its group.
 
+    The axis is logarithmic where all scores are positive: those of defects are often a thousand
+    times the threshold.
+
     Args:
         groups: scores by CSS class: ``normal``, ``defective`` or ``all``.
         threshold: drawn as a line.
@@ -63,7 +66,8 @@ def histogram(groups: Mapping[str, ArrayLike], threshold: float | None, bins: in
     together = np.concatenate([*values.values(), [threshold] if threshold is not None else []])
     low, high = float(together.min()), float(together.max())
     high = high if high > low else low + 1.0
-    edges = np.linspace(low, high, bins + 1)
+    spread = np.geomspace if low > 0 else np.linspace
+    edges = spread(low, high, bins + 1)
     shares = {n: np.histogram(s, edges)[0] / s.size for n, s in values.items()}
     tallest = max(float(share.max()) for share in shares.values())
     body = ""
@@ -74,9 +78,9 @@ def histogram(groups: Mapping[str, ArrayLike], threshold: float | None, bins: in
         )
         body += f'<path class="bar {name}" d="M{_x(0):.1f} {_y(0):.1f}{points}V{_y(0):.1f}Z"/>'
     if threshold is not None:
-        at = _x((threshold - low) / (high - low))
+        at = _x(float(np.interp(threshold, edges, np.linspace(0, 1, bins + 1))))
         body += f'<path class="threshold" d="M{at:.1f} {_y(0):.1f}V{_y(1):.1f}"/>'
-    ticks = [f"{low:.3g}", f"{(low + high) / 2:.3g}", f"{high:.3g}"]
+    ticks = [f"{value:.3g}" for value in spread(low, high, 3)]
     return _frame(body, "histogram of image scores", "image score", ticks, ["0", f"{tallest:.0%}"])
 
 

@@ -23,8 +23,9 @@ def score_pictures(
         weights: where the backbone's weights are, if not where they were at training.
 
     Returns:
-        A row per picture: ``picture, score, threshold, p_value, anomalous, error``; the first
-        four numbers are None where the picture cannot be read.
+        A row per picture: ``picture, score, threshold, p_value, calibration_size, anomalous,
+        error``; the score's columns are None where the picture cannot be read. The smallest
+        possible p-value is 1 / (calibration_size + 1).
 
     Raises:
         WeightsError: the backbone cannot be rebuilt as it was.
@@ -37,7 +38,7 @@ def score_pictures(
 
 def _score_one(detector: Detector, runner: BackboneRunner, uri: str) -> dict[str, Any]:
     row: dict[str, Any] = {"picture": uri, "score": None, "threshold": detector.threshold}
-    row |= {"p_value": None, "anomalous": None, "error": None}
+    row |= {"p_value": None, "calibration_size": None, "anomalous": None, "error": None}
     settings = runner.backbone.settings
     try:
         decoded = decode_and_resize(read_bytes(uri), settings.image_size_px, settings.resampling)
@@ -46,5 +47,6 @@ def _score_one(detector: Detector, runner: BackboneRunner, uri: str) -> dict[str
     score = float(detector.score_features(runner.features([decoded.pixels_HWC.tobytes()])).score_B)
     row["score"] = score
     row["p_value"] = float(detector.calibration.p_values(score))
+    row["calibration_size"] = detector.calibration.n
     row["anomalous"] = score > detector.threshold
     return row

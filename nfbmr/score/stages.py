@@ -241,6 +241,7 @@ class Scorer:
         return {
             "score": score_B.tolist(),
             "p_value": detector.calibration.p_values(score_B).tolist(),
+            "calibration_size": [detector.calibration.n] * count,
             "is_anomalous": (score_B > threshold).tolist(),
             "threshold": [threshold] * count,
             "anomaly_map": list(_half_precision(scores.map_BHW.flatten(1))),
