@@ -114,7 +114,8 @@ class RunSettings:
     """What a job may use of the machine or cluster.
 
     Attributes:
-        cpus_per_fit: cores of one category's fit; how many run at once follows from it.
+        cpus_per_fit: cores of one category's fit; how many run at once follows from it. 0 shares
+            the cores evenly among the categories, at least one each, at most a whole node.
         gpus_per_fit: share of a GPU of one fit, where the cluster has GPUs.
         cpus_per_actor: cores (threads) of one backbone actor on a cluster without GPUs.
         gpus_per_actor: share of a GPU of one backbone actor, where the cluster has GPUs.
@@ -127,7 +128,7 @@ class RunSettings:
         training_failure_budget: share of a category's training pictures that may be unreadable.
     """
 
-    cpus_per_fit: float = 1.0
+    cpus_per_fit: float = 0.0
     gpus_per_fit: float = 0.25
     cpus_per_actor: int = 1
     gpus_per_actor: float = 1.0
@@ -143,6 +144,12 @@ class RunSettings:
         for name in ("cpus_per_actor", "decode_batch_size", "batch_size", "unit_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"run.{name} = {getattr(self, name)}: must be at least 1.")
+        for name in ("gpus_per_fit", "gpus_per_actor"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"run.{name} = {getattr(self, name):g}: must be above 0.")
+        for name in ("cpus_per_fit", "actors", "heads_cache_mib"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"run.{name} = {getattr(self, name):g}: must not be negative.")
         for name in ("failure_budget", "training_failure_budget"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(

@@ -118,6 +118,8 @@ class Backbone(nn.Module):
                 f"{', '.join(children)} (dotted names go deeper, for example blocks.5)."
             ) from None
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def _probe(self) -> tuple[tuple[int, int, int], list[str]]:
         """Shape of the features and names of the tensors they depend on, without computing.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +104,22 @@ def _fit_one(task: CategoryTask, run: RunSettings, storage_path: str, board: Any
         return Fitted(task.category, result.checkpoint, FitReport.load(Path(folder)))
 
 
-def fits_at_once(run: RunSettings) -> int:
-    """How many categories the cluster can fit at the same time."""
+def cpus_of_fit(run: RunSettings, categories: int) -> float:
+    """Cores of one category's fit on a cluster without GPUs."""
+    if run.cpus_per_fit > 0:
+        return run.cpus_per_fit
+    largest_node = max(node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"])
+    share = ray.cluster_resources().get("CPU", 1.0) // max(1, categories)
+    return float(max(1.0, min(share, largest_node)))
+
+
+def fits_at_once(run: RunSettings, categories: int) -> int:
+    """How many of so many categories the cluster can fit at the same time."""
     gpus = cluster_gpus()
     if gpus > 0:
         return max(1, int(gpus / run.gpus_per_fit))
-    return max(1, int(ray.cluster_resources().get("CPU", 1.0) / run.cpus_per_fit))
+    cores = ray.cluster_resources().get("CPU", 1.0)
+    return max(1, int(cores / cpus_of_fit(run, categories)))
 
 
 def fit_categories(
@@ -133,7 +143,8 @@ def fit_categories(
     fit_one = ray.remote(num_cpus=0, max_retries=0)(_fit_one)
     board = ray.remote(num_cpus=0)(_Board).remote()
     running: dict[Any, str] = {}
-    limit = fits_at_once(run)
+    run = replace(run, cpus_per_fit=cpus_of_fit(run, len(tasks)))
+    limit = fits_at_once(run, len(tasks))
     while waiting or running:
         while waiting and len(running) < limit:
             task = waiting.pop()

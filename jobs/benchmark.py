@@ -1,0 +1,220 @@
+"""Measure how accurate and how fast nfbmr is on given pictures and weights.
+
+The last line of the output is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from nfbmr import __version__
+from nfbmr.benchmark.accuracy import (
+    AccuracyRequest,
+    CategoryAccuracy,
+    Spread,
+    mean_over_categories,
+    measure_accuracy,
+    variants,
+)
+from nfbmr.benchmark.throughput import Throughput, ThroughputRequest, measure_throughput
+from nfbmr.cli import add_config_arguments, config_of, run_job
+from nfbmr.config import Config
+from nfbmr.data.layouts import LAYOUTS
+from nfbmr.errors import ConfigError
+from nfbmr.evaluate import describe_rate
+from nfbmr.progress import Progress, table
+from nfbmr.session import ray_session
+
+DEFAULT_IMAGE_SIZE_PX = 384
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jobs/benchmark.py",
+        description=__doc__,
+        epilog="example:\n  python jobs/benchmark.py accuracy --layout mtd --data /data/mtd "
+        "--weights mobilenetv2.safetensors",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    accuracy = kinds.add_parser("accuracy", help="image AUROC of every map and aggregate")
+    _add_common(accuracy)
+    accuracy.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1], help="one fit each (default: 0 1)"
+    )
+    accuracy.set_defaults(run=_accuracy)
+    throughput = kinds.add_parser("throughput", help="images/s: backbone, plain loop, scoring job")
+    _add_common(throughput)
+    throughput.add_argument(
+        "--pictures", type=int, default=2000, help="pictures to score (default: %(default)s)"
+    )
+    throughput.set_defaults(run=_throughput)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", required=True, help="labelled data root")
+    parser.add_argument("--layout", default="auto", help=f"{', '.join(LAYOUTS)} or auto")
+    parser.add_argument("--categories", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--weights", help="safetensors file of the backbone (path or URI)")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PX",
+        help=f"default: the preset's or configuration's, else {DEFAULT_IMAGE_SIZE_PX}",
+    )
+    parser.add_argument(
+        "--work-dir", help="keep features and models here (default: a temporary folder)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the last line's object here as well")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="default: this machine")
+    add_config_arguments(parser)
+
+
+def benchmark_config(arguments: argparse.Namespace) -> Config:
+    """The configuration of the command line, with ``--weights`` and ``--image-size``."""
+    config = config_of(arguments)
+    backbone = config.backbone
+    if arguments.weights:
+        # Name and layer of the preset stay where it names them; else the file's header says.
+        backbone = replace(backbone, weights=arguments.weights)
+    given = any(text.startswith("backbone.image_size_px") for text in arguments.overrides)
+    if arguments.image_size:
+        backbone = replace(backbone, image_size_px=arguments.image_size)
+    elif not (given or arguments.config or arguments.preset):
+        backbone = replace(backbone, image_size_px=DEFAULT_IMAGE_SIZE_PX)
+    return replace(config, backbone=backbone)
+
+
+def machine() -> dict[str, object]:
+    """What was measured on."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.machine(),
+        "gpus": gpus,
+        "torch": torch.__version__,
+        "nfbmr": __version__,
+    }
+
+
+def accuracy_table(results: Sequence[CategoryAccuracy]) -> str:
+    """Maps as rows, aggregates as columns; then a row per category and seed."""
+    by_map = variants(results)
+    aggregates = list(next(iter(by_map.values())))
+    rows = [[name, *(str(spread) for spread in row.values())] for name, row in by_map.items()]
+    header = ("category", "seed", "test pictures", "image AUROC", "aggregate", "false alarms", "s")
+    fits = [
+        (
+            r.category,
+            r.seed,
+            r.pictures,
+            r.image_auroc,
+            r.aggregate,
+            describe_rate(r.false_alarms),
+            round(r.fit_s),
+        )
+        for r in results
+    ]
+    return f"{table(rows, ('map', *aggregates))}\n\n{table(fits, header)}"
+
+
+def _accuracy(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
+    if len(set(arguments.seeds)) != len(arguments.seeds):
+        raise ConfigError(f"--seeds {arguments.seeds}: every seed once.")
+    config = benchmark_config(arguments)
+    request = AccuracyRequest(
+        arguments.data,
+        arguments.layout,
+        arguments.categories,
+        config,
+        arguments.seeds,
+        work_dir,
+    )
+    started = time.monotonic()
+    results = measure_accuracy(request, Progress())
+    print(f"\n{accuracy_table(results)}\n")
+    default = mean_over_categories(results, lambda result: result.image_auroc)
+    return {
+        "benchmark": "accuracy",
+        "image_auroc": default.mean,
+        "image_auroc_spread": default.spread,
+        "seconds": time.monotonic() - started,
+        "seeds": arguments.seeds,
+        "image_size_px": config.backbone.image_size_px,
+        "variants": _plain(variants(results)),
+        "categories": [asdict(result) for result in results],
+    }
+
+
+def _plain(spreads: dict[str, dict[str, Spread]]) -> dict[str, dict[str, dict[str, object]]]:
+    return {m: {a: asdict(spread) for a, spread in row.items()} for m, row in spreads.items()}
+
+
+def _throughput(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
+    request = ThroughputRequest(
+        arguments.data,
+        arguments.layout,
+        arguments.categories,
+        benchmark_config(arguments),
+        arguments.pictures,
+        work_dir,
+    )
+    result = measure_throughput(request, Progress())
+    print(f"\n{throughput_table(result)}\n")
+    return {"benchmark": "throughput", **result.as_dict()}
+
+
+def throughput_table(result: Throughput) -> str:
+    """A row per way of doing it."""
+    rows = [
+        ("(a) bare backbone, forward passes", result.backbone_per_s, 1.0),
+        (
+            "(b) plain loop, one process",
+            result.loop_per_s,
+            result.loop_per_s / result.backbone_per_s,
+        ),
+        ("(c) scoring job, actors up", result.job_per_s, result.job_per_s / result.backbone_per_s),
+        (
+            "(c) scoring job, start-up included",
+            result.job_with_start_per_s,
+            result.job_with_start_per_s / result.backbone_per_s,
+        ),
+    ]
+    return table(rows, (f"{result.pictures} pictures", "images/s", "of (a)"))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with ExitStack() as stack:
+        folder = arguments.work_dir or stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="nfbmr-benchmark-")
+        )
+        stack.enter_context(ray_session(arguments.ray_address))
+        result = {**arguments.run(arguments, Path(folder).absolute()), "machine": machine()}
+    line = json.dumps(result)
+    if arguments.json:
+        Path(arguments.json).write_text(line + "\n")
+    print(line)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return run_job(lambda: _run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

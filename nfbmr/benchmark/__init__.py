@@ -1,0 +1,1 @@
+"""Measurements that end up in the README: how accurate, how fast."""
