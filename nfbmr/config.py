@@ -45,7 +45,7 @@ class Config:
     @property
     def heads(self) -> HeadsSettings:
         """Shapes of what is fitted per category."""
-        return HeadsSettings(self.flow, self.mapper, self.standardize)
+        return HeadsSettings(self.flow, self.mapper, self.standardize, self.fit.precision)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested values, as they could stand in a TOML file."""

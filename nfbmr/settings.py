@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nfbmr.errors import ConfigError
+from nfbmr.model.precision import PRECISIONS
 from nfbmr.model.scoring import AGGREGATES
 
-PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("one-cycle", "constant")
 
 
@@ -30,8 +30,9 @@ class FitSettings:
         weight_decay: Adam's, for both.
         schedule: ``one-cycle`` or ``constant``.
         gradient_clip_norm: largest norm of a step's gradient.
-        precision: of the convolutions, ``bfloat16`` (autocast) or ``float32``; losses and
-            log-determinants are float32 in both.
+        precision: of the convolutions of flow and mapper, in fitting and in scoring: ``float32``
+            or ``bfloat16`` (where the device computes with it); losses, log-determinants and maps
+            are float32 in both.
         seed: of initial weights, permutations of the data and split.
     """
 

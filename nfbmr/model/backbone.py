@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nfbmr.errors import ConfigError, WeightsError
 from nfbmr.model import weights as weight_files
+from nfbmr.model.precision import FLOAT32, PRECISIONS
 from nfbmr.model.small_backbone import create_small_backbone
 from nfbmr.model.weights import EMBEDDED, PRETRAINED, RANDOM, SMALL_BACKBONE, WeightsFile
 
@@ -43,6 +44,8 @@ class BackboneSettings:
             model's name), ``random`` (tests), or a path or ``s3://`` URI of a safetensors file.
         image_size_px: pictures are squeezed to this height and width; the paper uses 768.
         resampling: how they are squeezed; the same in training and scoring.
+        precision: of the forward passes, ``float32`` or ``bfloat16`` (where the device computes
+            with it); the same in training and scoring.
         kwargs: further arguments of ``timm.create_model``.
     """
 
@@ -51,6 +54,7 @@ class BackboneSettings:
     weights: str = EMBEDDED
     image_size_px: int = 256
     resampling: str = "bilinear"
+    precision: str = FLOAT32
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,6 +67,10 @@ class BackboneSettings:
             raise ConfigError(
                 f"backbone.resampling = {self.resampling!r}: expected one of "
                 f"{', '.join(RESAMPLINGS)}."
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"backbone.precision = {self.precision!r}: expected one of {', '.join(PRECISIONS)}."
             )
 
 
@@ -192,6 +200,7 @@ class Backbone(nn.Module):
             "kwargs": dict(self.settings.kwargs),
             "image_size_px": self.settings.image_size_px,
             "resampling": self.settings.resampling,
+            "precision": self.settings.precision,
             "mean": list(self.mean),
             "std": list(self.std),
             "weights_hash": self.weights_hash,

@@ -108,7 +108,7 @@ class Detector:
 
     def backbone_settings(self, weights: str | None = None) -> BackboneSettings:
         """Settings that rebuild the backbone, optionally with the weights from elsewhere."""
-        names = ("name", "layer", "kwargs", "image_size_px", "resampling")
+        names = ("name", "layer", "kwargs", "image_size_px", "resampling", "precision")
         return BackboneSettings(
             weights=weights or self.weights, **{name: self.backbone[name] for name in names}
         )
@@ -154,6 +154,7 @@ class Detector:
                 flow=FlowSettings(**description["heads"]["flow"]),
                 mapper=MapperSettings(**description["heads"]["mapper"]),
                 standardize=description["heads"]["standardize"],
+                precision=description["heads"]["precision"],
             )
             channels, height, width = description["feature_shape"]
             heads = Heads((channels, height, width), settings)

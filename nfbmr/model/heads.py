@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nfbmr.errors import FitError
 from nfbmr.model.flow import Flow, FlowSettings
 from nfbmr.model.mapper import Mapper, MapperSettings
+from nfbmr.model.precision import FLOAT32, autocast
 from nfbmr.model.scoring import anomaly_map, flow_only_map, squared_distance_map
 
 EQ14 = "eq14"
@@ -31,11 +32,13 @@ class HeadsSettings:
         standardize: subtract each channel's mean and divide by its standard deviation over the
             training pictures before anything else. Not in the paper; it raised the image AUROC on
             real photographs (DESIGN, "What was measured").
+        precision: of the convolutions of flow and mapper; distances and maps are float32.
     """
 
     flow: FlowSettings = field(default_factory=FlowSettings)
     mapper: MapperSettings = field(default_factory=MapperSettings)
     standardize: bool = True
+    precision: str = FLOAT32
 
 
 FLOOR = 0.3
@@ -128,12 +131,20 @@ class Heads(nn.Module):
 
     def forward(self, y_BCHW: Tensor) -> Tensor:
         """The anomaly map of raw backbone features, (B, H, W), float32."""
-        y_BCHW = self.standardizer(y_BCHW)
-        z_BCHW, _ = self.flow(y_BCHW)
         if self.mapper is None:
-            return flow_only_map(z_BCHW) / self.shape[0]
-        y_hat_BCHW, z_hat_BCHW = self.mapper(y_BCHW, z_BCHW)
+            return flow_only_map(self._features(y_BCHW)[1]) / self.shape[0]
+        y_BCHW, z_BCHW, y_hat_BCHW, z_hat_BCHW = self._features(y_BCHW)
         return anomaly_map(y_BCHW, y_hat_BCHW, z_BCHW, z_hat_BCHW) / self.shape[0]
+
+    def _features(self, y_BCHW: Tensor) -> tuple[Tensor, ...]:
+        """Standardised ``y``, ``z`` and, with a mapper, ``ŷ`` and ``ẑ``; all float32."""
+        y_BCHW = self.standardizer(y_BCHW)
+        with autocast(self.settings.precision, y_BCHW.device):
+            z_BCHW, _ = self.flow(y_BCHW)
+            if self.mapper is None:
+                return y_BCHW, z_BCHW.float()
+            y_hat_BCHW, z_hat_BCHW = self.mapper(y_BCHW, z_BCHW)
+        return y_BCHW, z_BCHW.float(), y_hat_BCHW.float(), z_hat_BCHW.float()
 
     def all_maps(self, y_BCHW: Tensor) -> dict[str, Tensor]:
         """Every map that the ablation compares, each (B, H, W), float32.
@@ -142,11 +153,10 @@ class Heads(nn.Module):
             ``flow``; with a mapper also ``source`` and ``target`` (the halves of eq. 14) and
             ``eq14``.
         """
-        y_BCHW = self.standardizer(y_BCHW)
-        z_BCHW, _ = self.flow(y_BCHW)
+        y_BCHW, z_BCHW, *mapped = self._features(y_BCHW)
         maps = {FLOW_ONLY: flow_only_map(z_BCHW)}
-        if self.mapper is not None:
-            y_hat_BCHW, z_hat_BCHW = self.mapper(y_BCHW, z_BCHW)
+        if mapped:
+            y_hat_BCHW, z_hat_BCHW = mapped
             maps[SOURCE_HALF] = squared_distance_map(y_BCHW, y_hat_BCHW)
             maps[TARGET_HALF] = squared_distance_map(z_BCHW, z_hat_BCHW)
             maps[EQ14] = anomaly_map(y_BCHW, y_hat_BCHW, z_BCHW, z_hat_BCHW)

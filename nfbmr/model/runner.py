@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from nfbmr.model.backbone import BackboneSettings, create_backbone
+from nfbmr.model.folding import folded
+from nfbmr.model.precision import autocast
 
 
 def best_device() -> torch.device:
@@ -41,8 +43,9 @@ class BackboneRunner:
             torch.set_num_threads(threads)
         self.device = device or best_device()
         self.batch_size = batch_size
-        backbone = create_backbone(settings)
-        self.backbone = backbone.to(self.device).to(memory_format=torch.channels_last)
+        backbone = create_backbone(settings).to(self.device)
+        self.backbone = folded(backbone).to(memory_format=torch.channels_last)
+        self.precision = self.backbone.settings.precision
 
     @torch.inference_mode()
     def features(self, pixels: Sequence[bytes | memoryview]) -> Tensor:
@@ -51,10 +54,11 @@ class BackboneRunner:
         Returns:
             (B, C, H, W), float32, on the runner's device.
         """
-        chunks = [
-            self.backbone(self.batch(pixels[start : start + self.batch_size]))
-            for start in range(0, len(pixels), self.batch_size)
-        ]
+        with autocast(self.precision, self.device):
+            chunks = [
+                self.backbone(self.batch(pixels[start : start + self.batch_size])).float()
+                for start in range(0, len(pixels), self.batch_size)
+            ]
         return torch.cat(chunks)
 
     def batch(self, pixels: Sequence[bytes | memoryview]) -> Tensor:

@@ -16,6 +16,7 @@ from nfbmr.errors import FitError
 from nfbmr.model.flow import flow_loss
 from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.mapper import Mapper, mapper_loss
+from nfbmr.model.precision import BFLOAT16, autocast
 from nfbmr.settings import FitSettings
 
 
@@ -87,7 +88,7 @@ def fit_heads(
     if heads_settings.standardize:
         heads.standardizer.fit(y_NCHW)
     heads.to(device).to(memory_format=torch.channels_last)
-    y_NCHW = _standardized(heads, y_NCHW, device)
+    y_NCHW = _standardized(heads, y_NCHW, fit_settings, device)
     _fit_flow(heads, y_NCHW, fit_settings, category, report)
     if heads.mapper is not None:
         z_NCHW = _target_features(heads, y_NCHW, fit_settings)
@@ -95,12 +96,18 @@ def fit_heads(
     return heads.eval().requires_grad_(False).to("cpu").to(memory_format=torch.contiguous_format)
 
 
+def _storage_dtype(settings: FitSettings) -> torch.dtype:
+    """Of the features that a fit keeps on its device: half the memory where precision allows."""
+    return torch.bfloat16 if settings.precision == BFLOAT16 else torch.float32
+
+
 @torch.no_grad()
-def _standardized(heads: Heads, y_NCHW: Tensor, device: str | torch.device) -> Tensor:
-    """Standardised features on the device, channels last, bfloat16 to halve their memory."""
-    chunks = [
-        heads.standardizer(chunk.to(device)).to(torch.bfloat16) for chunk in y_NCHW.split(128)
-    ]
+def _standardized(
+    heads: Heads, y_NCHW: Tensor, settings: FitSettings, device: str | torch.device
+) -> Tensor:
+    """Standardised features on the device, channels last."""
+    dtype = _storage_dtype(settings)
+    chunks = [heads.standardizer(chunk.to(device)).to(dtype) for chunk in y_NCHW.split(128)]
     return torch.cat(chunks).contiguous(memory_format=torch.channels_last)
 
 
@@ -110,14 +117,10 @@ def _target_features(heads: Heads, y_NCHW: Tensor, settings: FitSettings) -> Ten
     heads.flow.eval()
     chunks = []
     for chunk in y_NCHW.split(64):
-        with _autocast(settings, chunk.device):
+        with autocast(settings.precision, chunk.device):
             z_BCHW, _ = heads.flow(chunk.float())
-        chunks.append(z_BCHW.to(torch.bfloat16))
+        chunks.append(z_BCHW.to(_storage_dtype(settings)))
     return torch.cat(chunks).contiguous(memory_format=torch.channels_last)
-
-
-def _autocast(settings: FitSettings, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
 def _fit_flow(
@@ -185,7 +188,7 @@ def _run_stage(stage: _Stage, y_NCHW: Tensor, settings: FitSettings, report: Rep
     for epoch in range(1, stage.epochs + 1):
         rows = []
         for index_B in _batches(len(y_NCHW), settings.batch_size, generator):
-            with _autocast(settings, device):
+            with autocast(settings.precision, device):
                 losses = stage.losses(index_B.to(device))
             optimizer.zero_grad(set_to_none=True)
             torch.stack(losses).sum().backward()

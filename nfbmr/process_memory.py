@@ -1,0 +1,30 @@
+"""How a worker process treats the memory that it has freed."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+# <malloc.h>; see mallopt(3).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGEST = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Let the process keep freed memory for its next allocations instead of returning it.
+
+    A forward pass on the CPU allocates and frees its feature maps again and again. With glibc's
+    defaults each of them is a fresh mapping, and a core spends more time on page faults than on
+    convolutions: MobileNetV2 at 384×384 runs at a quarter of its speed. Meant for worker processes
+    that live for one job; the process will not shrink below its peak.
+
+    Returns:
+        Whether it took effect: False with another C library than glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    settings = ((_M_MMAP_THRESHOLD, 2**30), (_M_TRIM_THRESHOLD, _LARGEST))
+    accepted = [libc.mallopt(name, value) == 1 for name, value in settings]
+    return all(accepted)
