@@ -16,7 +16,7 @@ from nfbmr.model.backbone import Backbone
 _TOLERANCE = 1e-3
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def folded(backbone: Backbone) -> Backbone:
     """The backbone with fewer layers and, up to rounding, the same features.
 
