@@ -15,6 +15,7 @@ from ray._private.ray_logging import stdout_deduplicator
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from nfbmr.errors import ConfigError
+from nfbmr.process_memory import KEEP_FREED_MEMORY
 
 
 @contextmanager
@@ -37,7 +38,12 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         if address:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={"env_vars": KEEP_FREED_MEMORY},
+            )
         else:
             _start_local(num_cpus)
     except (ConnectionError, ValueError) as error:
@@ -53,7 +59,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
 
 def _start_local(num_cpus: int | None) -> None:
     """Start Ray on this machine: loopback only, without what only a cluster needs."""
-    for name, value in _LOCAL_ENVIRONMENT.items():
+    for name, value in (_LOCAL_ENVIRONMENT | KEEP_FREED_MEMORY).items():
         os.environ.setdefault(name, value)
     _require_token()
     # Several small actors per core are meant: no warning about them on our standard output.

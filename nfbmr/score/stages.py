@@ -29,7 +29,6 @@ from nfbmr.errors import DataError, DecodeError, NfbmrError
 from nfbmr.model.detector import Detector
 from nfbmr.model.runner import BackboneRunner
 from nfbmr.model.scoring import map_peak
-from nfbmr.process_memory import keep_freed_memory
 from nfbmr.registry import load_detector
 from nfbmr.score.heads_cache import HeadsCache
 from nfbmr.score.plan import PlannedModel, PlannedPicture
@@ -159,7 +158,6 @@ class Scorer:
         registry_uri: str,
         weights: str | None,
     ) -> None:
-        keep_freed_memory()
         self.models = dict(models)
         self.output = output
         self.run_id = run_id

@@ -15,7 +15,6 @@ from nfbmr.data.synthetic_defects import VERSION, cut_defect
 from nfbmr.errors import DataError, DecodeError
 from nfbmr.model.backbone import BackboneSettings, create_backbone
 from nfbmr.model.runner import BackboneRunner
-from nfbmr.process_memory import keep_freed_memory
 from nfbmr.resources import actor_pool, ray_data_quietly
 from nfbmr.settings import RunSettings
 from nfbmr.train.feature_cache import FeatureCache
@@ -165,7 +164,6 @@ class _FeatureActor:
     def __init__(
         self, settings: BackboneSettings, cache_root: str, key: str, run: RunSettings
     ) -> None:
-        keep_freed_memory()
         self.runner = BackboneRunner(
             settings, batch_size=run.batch_size, threads=run.cpus_per_actor
         )

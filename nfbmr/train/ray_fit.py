@@ -15,7 +15,6 @@ from ray.train.torch import TorchTrainer
 
 from nfbmr.errors import FitError, NfbmrError
 from nfbmr.model.runner import best_device
-from nfbmr.process_memory import keep_freed_memory
 from nfbmr.resources import cluster_gpus
 from nfbmr.settings import RunSettings
 from nfbmr.train.category_fit import CategoryTask, FitReport, fit_category
@@ -63,7 +62,6 @@ def _worker(config: dict[str, Any]) -> None:
     An error that a user can mend travels as data in the report: it is no reason to start the
     worker again, and its sentence must not drown in a traceback.
     """
-    keep_freed_memory()
     task: CategoryTask = config["task"]
     board = config["board"]
     with tempfile.TemporaryDirectory(prefix="nfbmr-fit-") as folder:
