@@ -6,6 +6,12 @@ shown only for errors that are not listed here, because those are defects of the
 
 from __future__ import annotations
 
+from botocore.exceptions import BotoCoreError
+
+STORE_ERRORS = (OSError, ValueError, ImportError, BotoCoreError)
+"""What fsspec raises when files cannot be reached: on a disk, for a protocol that is unknown or
+needs a package, for an object store without credentials."""
+
 
 class NfbmrError(Exception):
     """Base of all errors that a user can cause and mend."""

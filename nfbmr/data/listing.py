@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from nfbmr import storage
 from nfbmr.data.decoding import PICTURE_SUFFIXES
-from nfbmr.errors import DataError
+from nfbmr.errors import STORE_ERRORS, DataError
 
 
 def is_picture(name: str) -> bool:
@@ -35,17 +35,20 @@ class Tree:
 
     def __init__(self, root: str) -> None:
         self.root = storage.absolute_uri(root.rstrip("/") or "/")
-        self._fs, self._path = url_to_fs(self.root)
-        self.files = self._list()
-
-    def _list(self) -> dict[str, int]:
         try:
-            found: dict[str, dict[str, Any]] = self._fs.find(self._path, detail=True)
-        except (OSError, ValueError) as error:
+            self._fs, self._path = url_to_fs(self.root)
+            self.files = self._list()
+        except STORE_ERRORS as error:
             raise DataError(
                 f"{self.root} cannot be listed: {error}. Check the address, and for object stores "
                 "the credentials in the environment."
             ) from error
+
+    def _list(self) -> dict[str, int]:
+        self._fs.invalidate_cache()
+        if self._fs.isfile(self._path):
+            raise DataError(f"{self.root} is a file: expected a folder of pictures.")
+        found: dict[str, dict[str, Any]] = self._fs.find(self._path, detail=True)
         if not found:
             if self._fs.exists(self._path):
                 raise DataError(f"{self.root} is empty: expected pictures below it.")

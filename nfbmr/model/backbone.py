@@ -139,6 +139,7 @@ class Backbone(nn.Module):
         try:
             output = self._run(network, torch.empty(1, 3, size, size, device="meta"))
             y_BCHW = self._as_map(network, output)
+            _require_whole_patches(network, size)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ConfigError(
                 f"backbone.image_size_px = {size} does not fit {self.settings.name}: {error}. "
@@ -210,6 +211,13 @@ class Backbone(nn.Module):
         """Sixteen hexadecimal digits that change when ``identity`` does."""
         text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _require_whole_patches(network: nn.Module, size: int) -> None:
+    """A transformer would silently leave out what is past its last whole patch."""
+    patch_size = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if patch_size is not None and any(size % int(patch) for patch in patch_size):
+        raise ValueError(f"its patches are {patch_size[0]} by {patch_size[1]} pixels")
 
 
 def _reached_tensors(network: nn.Module, y_BCHW: Tensor) -> list[str]:

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from nfbmr.errors import WeightsError
+from nfbmr.errors import STORE_ERRORS, WeightsError
 
 EMBEDDED = "embedded"
 PRETRAINED = "pretrained"
@@ -71,7 +71,7 @@ def read_weights_bytes(source: str) -> bytes:
             f"backbone.weights = {source}: there is no such file. Expected a .safetensors file, an "
             f"s3:// URI of one, '{PRETRAINED}', '{EMBEDDED}' or '{RANDOM}'."
         ) from error
-    except (OSError, ValueError, ImportError) as error:
+    except STORE_ERRORS as error:
         raise WeightsError(
             f"backbone.weights = {source}: cannot be read ({error}). Check the address, and for "
             "object stores the credentials in the environment."

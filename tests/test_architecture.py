@@ -1,0 +1,110 @@
+"""Imports run one way: jobs → train, score, report → registry, data → model."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# What each room may import of nfbmr besides itself; a prefix covers what lies below it.
+FOUNDATION = {"nfbmr.errors"}
+PLUMBING = {"nfbmr.storage", "nfbmr.progress", "nfbmr.process_memory"}
+BELOW = FOUNDATION | PLUMBING | {"nfbmr.model", "nfbmr.data", "nfbmr.registry"}
+SETTINGS = {"nfbmr.settings", "nfbmr.config", "nfbmr.resources", "nfbmr.session"}
+MIDDLE = {"nfbmr.train", "nfbmr.score", "nfbmr.report", "nfbmr.evaluate"}
+
+ALLOWED = {
+    "nfbmr.errors": set(),
+    "nfbmr.process_memory": set(),
+    "nfbmr.progress": set(),
+    "nfbmr.storage": FOUNDATION,
+    "nfbmr.published": FOUNDATION,
+    "nfbmr.metrics": FOUNDATION,
+    "nfbmr.model": FOUNDATION,
+    "nfbmr.data": FOUNDATION | {"nfbmr.storage", "nfbmr.model"},
+    "nfbmr.registry": FOUNDATION | PLUMBING | {"nfbmr.model", "nfbmr.data"},
+    "nfbmr.resources": FOUNDATION | {"nfbmr.settings"},
+    "nfbmr.session": FOUNDATION | {"nfbmr.process_memory"},
+    "nfbmr.settings": FOUNDATION | {"nfbmr.model", "nfbmr.data"},
+    "nfbmr.config": FOUNDATION | {"nfbmr.settings", "nfbmr.model", "nfbmr.data"},
+    "nfbmr.train": BELOW | SETTINGS | {"nfbmr.metrics"},
+    "nfbmr.score": BELOW | SETTINGS,
+    "nfbmr.evaluate": BELOW | SETTINGS | {"nfbmr.metrics", "nfbmr.published", "nfbmr.score"},
+    "nfbmr.report": BELOW | {"nfbmr.metrics", "nfbmr.evaluate", "nfbmr.score"},
+    "nfbmr.benchmark": BELOW | SETTINGS | MIDDLE | {"nfbmr.metrics"},
+    "nfbmr.cli": BELOW | SETTINGS | MIDDLE,
+}
+
+
+def source_files() -> list[Path]:
+    return sorted([*ROOT.glob("nfbmr/**/*.py"), *ROOT.glob("jobs/*.py")])
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of the modules that a file imports anywhere, lazily too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names |= {f"{module}.{alias.name}" for alias in node.names} | {module}
+    return names
+
+
+def is_within(name: str, room: str) -> bool:
+    return name == room or name.startswith(f"{room}.")
+
+
+def room_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts[:2])
+
+
+@pytest.mark.parametrize("path", source_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_imports_only_from_the_rooms_below_its_own(path: Path) -> None:
+    room = room_of(path)
+    ours = {n for n in imports(path) if is_within(n, "nfbmr") or is_within(n, "jobs")}
+    ours -= {"nfbmr", "nfbmr.__version__"}
+    if room.startswith("jobs") or room == "nfbmr.__init__":
+        allowed = {"nfbmr"}
+    else:
+        assert room in ALLOWED, f"{room} is a new room: say here what it may import"
+        allowed = ALLOWED[room] | {room}
+    wrong = sorted(n for n in ours if not any(is_within(n, a) for a in allowed))
+    assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("nfbmr/model/*.py")), ids=lambda p: p.name)
+def test_the_model_knows_no_engine_and_no_registry(path: Path) -> None:
+    outside = ("ray", "mlflow", "pyarrow", "PIL", "pandas")
+    assert not [n for n in imports(path) if any(is_within(n, o) for o in outside)]
+
+
+def test_only_the_registry_imports_mlflow() -> None:
+    users = [p for p in source_files() if any(is_within(n, "mlflow") for n in imports(p))]
+    assert [p.relative_to(ROOT).as_posix() for p in users] == ["nfbmr/registry.py"]
+
+
+def test_nothing_is_unpickled() -> None:
+    """No module that unpickles is imported, and torch.load is never called."""
+    for path in source_files():
+        unpickling = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+        assert not [n for n in imports(path) if n.partition(".")[0] in unpickling], path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr == "load":
+                assert ast.unparse(node) != "torch.load", path
+
+
+def test_a_job_is_thin() -> None:
+    """A job parses arguments and calls nfbmr: it has no torch loop and no Ray of its own."""
+    for path in ROOT.glob("jobs/*.py"):
+        assert not any(is_within(n, "ray") for n in imports(path)), path
+
+
+def test_the_top_level_holds_what_the_project_says() -> None:
+    allowed = {"jobs", "nfbmr", "cluster", "tests", "pyproject.toml", "README.md", "LICENSE"}
+    allowed |= {"Makefile", "requirements.lock"}
+    present = {p.name for p in ROOT.iterdir() if not p.name.startswith((".", "__pycache__"))}
+    assert present - {"nfbmr.egg-info"} <= allowed
