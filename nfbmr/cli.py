@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from nfbmr import __version__
 from nfbmr.config import PRESETS, Config, load_config
 from nfbmr.errors import NfbmrError
+from nfbmr.model_version import ModelVersion
 from nfbmr.progress import table
-from nfbmr.registry import CHAMPION, ModelVersion, Registry, default_uri
+from nfbmr.registry import CHAMPION, Registry, default_uri
 
 DEFAULT_WORK_DIR = ".nfbmr"
 INTERRUPTED_EXIT_CODE = 130

@@ -13,13 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfbmr import storage
 from nfbmr.errors import RegistryError
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
+from nfbmr.model_version import MetricPoint, ModelVersion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,44 +30,6 @@ PREVIOUS = "previous"
 EXPERIMENT = "nfbmr"
 _PREFIX = "nfbmr-"
 _ARTIFACT_FOLDER = "detector"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelVersion:
-    """One registered version of one category's detector, by concrete number.
-
-    Attributes:
-        category: the product type.
-        name: the registered model, ``nfbmr-<category>``.
-        version: its number, as MLflow gives it.
-        run_id: the run that logged it.
-        source: where the detector's files lie.
-        aliases: of this version at the time of looking.
-        tags: of this version.
-        created_at: seconds since 1970.
-    """
-
-    category: str
-    name: str
-    version: str
-    run_id: str
-    source: str
-    aliases: tuple[str, ...]
-    tags: dict[str, str]
-    created_at: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class MetricPoint:
-    """One value of a metric at one step (an epoch)."""
-
-    name: str
-    value: float
-    step: int
 
 
 def default_uri(work_dir: str) -> str:

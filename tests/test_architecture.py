@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 # What each room may import of nfbmr besides itself; a prefix covers what lies below it.
 FOUNDATION = {"nfbmr.errors"}
 PLUMBING = {"nfbmr.storage", "nfbmr.progress", "nfbmr.process_memory"}
-BELOW = FOUNDATION | PLUMBING | {"nfbmr.model", "nfbmr.data", "nfbmr.registry"}
+REGISTRY = {"nfbmr.registry", "nfbmr.model_version"}
+BELOW = FOUNDATION | PLUMBING | REGISTRY | {"nfbmr.model", "nfbmr.data"}
 SETTINGS = {"nfbmr.settings", "nfbmr.config", "nfbmr.resources", "nfbmr.session"}
 MIDDLE = {"nfbmr.train", "nfbmr.score", "nfbmr.report", "nfbmr.evaluate"}
 
@@ -23,7 +24,8 @@ ALLOWED = {
     "nfbmr.metrics": FOUNDATION,
     "nfbmr.model": FOUNDATION,
     "nfbmr.data": FOUNDATION | {"nfbmr.storage", "nfbmr.model"},
-    "nfbmr.registry": FOUNDATION | PLUMBING | {"nfbmr.model", "nfbmr.data"},
+    "nfbmr.model_version": set(),
+    "nfbmr.registry": FOUNDATION | PLUMBING | {"nfbmr.model_version", "nfbmr.model", "nfbmr.data"},
     "nfbmr.resources": FOUNDATION | {"nfbmr.settings"},
     "nfbmr.session": FOUNDATION | {"nfbmr.process_memory"},
     "nfbmr.settings": FOUNDATION | {"nfbmr.model", "nfbmr.data"},

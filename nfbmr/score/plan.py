@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from nfbmr import __version__, storage
 from nfbmr.data.archives import list_archive
 from nfbmr.errors import ConfigError, DataError, OutputError, RegistryError
-from nfbmr.registry import ModelVersion, Registry, load_detector
+from nfbmr.model_version import ModelVersion
+from nfbmr.registry import Registry, load_detector
 
 FORMAT = 1
 PLAN_FOLDER = "_plan"

@@ -6,22 +6,21 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from nfbmr import __version__, storage
+from nfbmr import storage
 from nfbmr.config import Config
 from nfbmr.data.layouts import discover
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError, NfbmrError
 from nfbmr.progress import Progress
-from nfbmr.registry import MetricPoint, ModelVersion, Registry
+from nfbmr.registry import Registry
 from nfbmr.settings import AUTOMATIC
-from nfbmr.train.category_fit import CategoryTask, FitReport
+from nfbmr.train.category_fit import CategoryTask
 from nfbmr.train.features import FeatureIndex, Picture, compute_features
 from nfbmr.train.fit import EpochLosses
-from nfbmr.train.gate import EVIDENCE_TAG, Decision, decide
 from nfbmr.train.ray_fit import Failed, Fitted, fit_categories
+from nfbmr.train.registration import last_losses, register
 from nfbmr.train.split import Split, split_normals
 
 SYNTHETIC_DEFECTS = 1
@@ -273,11 +272,11 @@ def _finish(
         return result
     report = outcome.report
     try:
-        version, decision = _register(outcome, task, registry)
+        version, decision = register(outcome, task, registry)
     except NfbmrError as error:
         result.decision = str(error)
         return result
-    last = _last_losses(report)
+    last = last_losses(report)
     result.outcome = "registered"
     result.version = version.version
     result.aggregate = report.aggregate
@@ -288,70 +287,3 @@ def _finish(
     verdict = "champion" if decision.promote else "challenger"
     result.decision = f"version {version.version} is {verdict}: {decision.reason}"
     return result
-
-
-def _register(
-    fitted: Fitted, task: CategoryTask, registry: Registry
-) -> tuple[ModelVersion, Decision]:
-    report = fitted.report
-    evidence = report.synthetic_aurocs.get(report.aggregate)
-    champion = registry.find(fitted.category)
-    tags = {
-        "nfbmr.version": __version__,
-        "nfbmr.category": fitted.category,
-        "nfbmr.backbone": f"{task.backbone['name']}:{task.backbone['layer']}",
-        "nfbmr.weights_hash": task.backbone["weights_hash"],
-        "nfbmr.aggregate": report.aggregate,
-        **{f"nfbmr.{name}": str(value) for name, value in task.lineage.items()},
-    }
-    if evidence is not None:
-        tags[EVIDENCE_TAG] = f"{evidence:.6f}"
-    with fitted.checkpoint.as_directory() as folder:
-        version = registry.register(
-            fitted.category,
-            Path(folder),
-            params=_flat(task.config.as_dict()),
-            metrics=_metrics(report),
-            curves=_curves(report),
-            tags=tags,
-        )
-    decision = decide(evidence, champion)
-    if decision.promote:
-        registry.promote(fitted.category, version.version, {"nfbmr.decision": decision.reason})
-    return version, decision
-
-
-def _metrics(report: FitReport) -> dict[str, float]:
-    metrics = {
-        "threshold": report.threshold,
-        "p_value_floor": report.p_value_floor,
-        "fit_seconds": report.seconds,
-    }
-    metrics.update({f"synthetic_auroc_{k}": v for k, v in report.synthetic_aurocs.items()})
-    return metrics
-
-
-def _curves(report: FitReport) -> list[MetricPoint]:
-    return [
-        MetricPoint(name, value, epoch.epoch)
-        for epoch in report.losses
-        for name, value in epoch.losses.items()
-    ]
-
-
-def _last_losses(report: FitReport) -> dict[str, float]:
-    last = {name: value for epoch in report.losses for name, value in epoch.losses.items()}
-    if "source_loss" in last:
-        last["mapper_loss"] = last["source_loss"] + last["target_loss"]
-    return last
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``section.key``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nfbmr.registry import ModelVersion
+from nfbmr.model_version import ModelVersion
 
 EVIDENCE_TAG = "nfbmr.synthetic_auroc"
 ALLOWED_LOSS_AUROC = 0.02

@@ -135,7 +135,7 @@ def test_without_the_hub_the_error_says_which_setting_takes_a_file(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match="backbone.weights") as caught:
+    with pytest.raises(WeightsError, match=r"backbone\.weights") as caught:
         create_backbone(BackboneSettings(name="mobilenetv2_100", weights="pretrained"))
     assert "s3://" in str(caught.value)
 
