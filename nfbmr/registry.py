@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -49,15 +50,15 @@ def _registry_errors(doing: str, uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RegistryError(
-            f"The model registry at {_without_password(uri)} failed while {doing}: {reason}. Check "
+            f"The model registry at {_without_password(uri)} failed while {doing}: "
+            f"{_without_password(reason)}. Check "
             "--registry and that the server is up; credentials come from the environment."
         ) from error
 
 
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    login, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}***@{host}" if at and login else uri
+def _without_password(text: str) -> str:
+    """The text with the login of every URI in it blotted out."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
 class Registry:

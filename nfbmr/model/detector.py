@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nfbmr import __version__
-from nfbmr.errors import WeightsError
+from nfbmr.errors import ConfigError, DataError, WeightsError
 from nfbmr.model.backbone import Backbone, BackboneSettings
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.flow import FlowSettings
@@ -169,7 +169,7 @@ class Detector:
                 false_alarm_rate=description["false_alarm_rate"],
                 lineage=description["lineage"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ConfigError, DataError) as error:
             raise WeightsError(
                 f"{folder / JSON_FILE} is damaged ({type(error).__name__}: {error}): fetch the "
                 "model version again, or fit the category again."

@@ -1,0 +1,62 @@
+"""A reader sees all of a file or none of it, on a disk and in an object store."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from nfbmr import storage
+
+
+@pytest.fixture(params=["disk", "object store"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "disk":
+        return str(tmp_path / "root")
+    bucket: str = request.getfixturevalue("s3_bucket")
+    return storage.join(bucket, "root")
+
+
+def test_written_is_read_listed_and_removed(root: str) -> None:
+    assert storage.read(storage.join(root, "a/one")) is None
+    assert storage.list_names(storage.join(root, "a")) == []
+    storage.write_atomically(storage.join(root, "a/one"), b"1")
+    storage.write_atomically(storage.join(root, "a/two"), b"2")
+    storage.write_atomically(storage.join(root, "a/deeper/three"), b"3")
+    storage.write_atomically(storage.join(root, "a/one"), b"again")
+    assert storage.read(storage.join(root, "a/one")) == b"again"
+    assert storage.list_names(storage.join(root, "a")) == ["one", "two"]
+    storage.remove_tree(storage.join(root, "a"))
+    storage.remove_tree(storage.join(root, "a"))
+    assert storage.list_names(storage.join(root, "a")) == []
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    uri = str(tmp_path / "file")
+    versions = [bytes([i]) * 400_000 for i in range(20)]
+    storage.write_atomically(uri, versions[0])
+    stop = threading.Event()
+    torn = []
+
+    def look() -> None:
+        while not stop.is_set():
+            data = storage.read(uri)
+            if data not in versions:
+                torn.append(data)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for version in versions * 5:
+        storage.write_atomically(uri, version)
+    stop.set()
+    reader.join()
+    assert not torn
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_paths_become_absolute_and_uris_stay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute_uri("scores") == str(tmp_path / "scores")
+    assert storage.absolute_uri("s3://bucket/scores") == "s3://bucket/scores"
+    assert storage.join("s3://bucket/", "/a/", "b") == "s3://bucket/a/b"

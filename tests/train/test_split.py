@@ -1,0 +1,79 @@
+"""Held-out normals: stable from night to night, enough for the promised rate, or an error."""
+
+import pytest
+
+from nfbmr.data.sample import Sample
+from nfbmr.errors import DataError
+from nfbmr.settings import CalibrationSettings
+from nfbmr.train.split import split_normals
+
+SETTINGS = CalibrationSettings(held_out_share=0.2, false_alarm_rate=0.05)
+
+
+def normals(count: int, category: str = "bottle", root: str = "/data") -> list[Sample]:
+    return [
+        Sample(
+            f"{root}/{i:04d}.png",
+            category=category,
+            split="train",
+            defect_type="good",
+            mask_uri=None,
+        )
+        for i in range(count)
+    ]
+
+
+def test_every_normal_is_on_one_side() -> None:
+    samples = normals(100) + normals(50, "cable")
+    split = split_normals(samples, "bottle", SETTINGS, seed=0)
+    assert len(split.held_out) == 20
+    assert {s.uri for s in split.fit} | {s.uri for s in split.held_out} == {
+        s.uri for s in samples if s.category == "bottle"
+    }
+    assert not {s.uri for s in split.fit} & {s.uri for s in split.held_out}
+
+
+def test_test_pictures_are_never_trained_on() -> None:
+    test = [
+        Sample(
+            f"/data/t{i}.png", category="bottle", split="test", defect_type="good", mask_uri=None
+        )
+        for i in range(50)
+    ]
+    split = split_normals([*normals(100), *test], "bottle", SETTINGS, seed=0)
+    assert not {s.uri for s in test} & {s.uri for s in [*split.fit, *split.held_out]}
+
+
+def test_order_and_place_of_the_files_do_not_matter_but_the_seed_does() -> None:
+    def held_out(samples: list[Sample], seed: int = 0) -> set[str]:
+        split = split_normals(samples, "bottle", SETTINGS, seed)
+        return {s.uri.rpartition("/")[2] for s in split.held_out}
+
+    assert (
+        held_out(normals(100)) == held_out(normals(100)[::-1]) == held_out(normals(100, root="/b"))
+    )
+    assert held_out(normals(100)) != held_out(normals(100), seed=1)
+
+
+def test_new_pictures_move_few_old_ones() -> None:
+    before = split_normals(normals(1000), "bottle", SETTINGS, 0)
+    after = split_normals(normals(1050), "bottle", SETTINGS, 0)
+    moved = {s.uri for s in before.held_out} & {s.uri for s in after.fit}
+    assert len(moved) <= 10
+
+
+def test_a_category_without_normals_is_named() -> None:
+    with pytest.raises(DataError, match="'cable' has no normal pictures"):
+        split_normals(normals(100), "cable", SETTINGS, 0)
+
+
+@pytest.mark.parametrize("count", [1, 10, 94])
+def test_too_few_to_calibrate_says_how_many_are_needed(count: int) -> None:
+    with pytest.raises(DataError, match="at least 95 normal pictures"):
+        split_normals(normals(count), "bottle", SETTINGS, 0)
+    assert len(split_normals(normals(95), "bottle", SETTINGS, 0).held_out) == 19
+
+
+def test_no_more_are_held_out_than_asked() -> None:
+    settings = CalibrationSettings(held_out_share=0.5, max_held_out=30, false_alarm_rate=0.05)
+    assert len(split_normals(normals(1000), "bottle", settings, 0).held_out) == 30
