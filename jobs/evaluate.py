@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +13,7 @@ from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, 
 from nfbmr.data.layouts import LAYOUTS, discover
 from nfbmr.evaluate import evaluate
 from nfbmr.progress import Progress
+from nfbmr.registry import Registry
 from nfbmr.score.pictures import planned_samples
 from nfbmr.score.run import ScoringRequest, score
 from nfbmr.score.units import read_scores
@@ -37,12 +40,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _scores_uri(
+    arguments: argparse.Namespace, categories: Sequence[str], registry: Registry
+) -> str:
+    """A folder of its own for every set of pictures and model versions.
+
+    The same command goes on where it stopped, and after the next night it scores anew.
+    """
+    found = [registry.find(category, arguments.alias) for category in categories]
+    versions = [version.version if version else None for version in found]
+    identity = json.dumps([storage.absolute_uri(arguments.data), categories, versions])
+    digest = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
+    return storage.join(storage.absolute_uri(arguments.output), f"scores-{digest}")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     samples = discover(arguments.data, arguments.layout, arguments.categories)
-    scores_uri = storage.join(storage.absolute_uri(arguments.output), "scores")
+    registry = registry_of(arguments)
+    categories = sorted({sample.category for sample in samples})
+    scores_uri = _scores_uri(arguments, categories, registry)
     request = ScoringRequest(
-        sources=(arguments.data, *sorted({sample.category for sample in samples})),
+        sources=(arguments.data, *categories),
         output=scores_uri,
         alias=arguments.alias,
         weights=arguments.weights,
@@ -50,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with ray_session(arguments.ray_address):
         score(
             request,
-            registry_of(arguments),
+            registry,
             config.run,
             Progress(),
             pictures=lambda: planned_samples(samples, arguments.data),
@@ -61,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for name, text in files.items():
         storage.write_atomically(storage.join(output, name), (text + "\n").encode())
     print(evaluation.to_table())
-    print(f"\nScores, evaluation.json and evaluation.md are in {output}")
+    print(f"\nevaluation.json and evaluation.md are in {output}, the scores in {scores_uri}")
     return 0
 
 

@@ -77,3 +77,9 @@ class FailureBudgetError(NfbmrError):
     """More pictures or categories failed than the run allows; what succeeded has been kept."""
 
     exit_code = 8
+
+
+class WorkerError(NfbmrError):
+    """A worker of the cluster failed for a reason that is no picture's; finished work stays."""
+
+    exit_code = 9

@@ -8,6 +8,7 @@ scoring actors that read detectors straight from their store never pay for it.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import tempfile
@@ -79,6 +80,8 @@ class Registry:
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
             if self.uri.startswith("sqlite:///"):
                 Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            # MLflow announces on standard error that it makes its tables.
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
             from mlflow import MlflowClient
 
             with _registry_errors("connecting", self.uri):

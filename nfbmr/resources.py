@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.data.exceptions import SystemException
+from ray.exceptions import RayError
 
+from nfbmr.errors import WorkerError
 from nfbmr.settings import RunSettings
 
 _DECODE_SHARE = 0.25
@@ -39,12 +43,34 @@ def actor_pool(run: RunSettings) -> dict[str, Any]:
 
 
 @contextmanager
-def ray_data_quietly() -> Iterator[None]:
-    """Turn off Ray Data's own progress output, which floods logs without a terminal."""
+def ray_data_session(doing: str) -> Iterator[None]:
+    """Run Ray Data without its own progress output, and turn a worker's failure into a sentence.
+
+    Args:
+        doing: what is being done, for the sentence.
+
+    Raises:
+        WorkerError: a task or actor failed; Ray's logs have the whole traceback.
+    """
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars, context.print_on_execution_start
     context.enable_progress_bars, context.print_on_execution_start = False, False
     try:
         yield
+    except (RayError, SystemException) as error:
+        raise WorkerError(
+            f"A worker failed while {doing}: {first_cause(error)}. What was finished stays: mend "
+            "the cause and run the same command again. The traceback is in Ray's logs."
+        ) from error
     finally:
         context.enable_progress_bars, context.print_on_execution_start = before
+
+
+def first_cause(error: BaseException) -> str:
+    """The line that names the exception at the root of one that Ray raised."""
+    traceback = str(error).split("The above exception was the direct cause")[0]
+    lines = [
+        line.strip() for line in traceback.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)
+    ]
+    whole = [line.strip() for line in traceback.splitlines() if line.strip()]
+    return lines[-1] if lines else whole[-1] if whole else type(error).__name__

@@ -35,7 +35,8 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Its failures come back as exceptions; a traceback in the log besides would be noise.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         if address:
             ray.init(

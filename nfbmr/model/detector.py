@@ -9,6 +9,7 @@ Shapes: B pictures, C channels, H height, W width.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,22 +97,11 @@ class Detector:
         Raises:
             WeightsError: naming what differs.
         """
-        identity = backbone.identity()
-        different = [k for k, v in self.backbone.items() if _plain(identity.get(k)) != _plain(v)]
-        if different:
-            name = different[0]
-            raise WeightsError(
-                f"The detector of {self.category!r} was fitted on another backbone: {name} is "
-                f"{identity.get(name)!r}, expected {self.backbone[name]!r}. Set backbone.weights "
-                "to the file it was fitted with, or fit the category again."
-            )
+        check_identity(backbone, self.backbone, f"The detector of {self.category!r}")
 
     def backbone_settings(self, weights: str | None = None) -> BackboneSettings:
         """Settings that rebuild the backbone, optionally with the weights from elsewhere."""
-        names = ("name", "layer", "kwargs", "image_size_px", "resampling", "precision")
-        return BackboneSettings(
-            weights=weights or self.weights, **{name: self.backbone[name] for name in names}
-        )
+        return settings_of_identity(self.backbone, weights or self.weights)
 
     def save(self, folder: str | Path) -> None:
         """Write the two files into a folder, which is made where it is missing."""
@@ -174,6 +164,34 @@ class Detector:
                 f"{folder / JSON_FILE} is damaged ({type(error).__name__}: {error}): fetch the "
                 "model version again, or fit the category again."
             ) from error
+
+
+def settings_of_identity(identity: Mapping[str, Any], weights: str) -> BackboneSettings:
+    """Settings that rebuild the backbone of an identity from weights at a given place."""
+    names = ("name", "layer", "kwargs", "image_size_px", "resampling", "precision")
+    return BackboneSettings(weights=weights, **{name: identity[name] for name in names})
+
+
+def check_identity(backbone: Backbone, expected: Mapping[str, Any], who: str) -> None:
+    """Refuse a backbone whose features are not those that heads were fitted on.
+
+    Args:
+        backbone: what there is.
+        expected: ``Backbone.identity()`` at fitting.
+        who: begins the message.
+
+    Raises:
+        WeightsError: naming what differs.
+    """
+    identity = backbone.identity()
+    different = [k for k, v in expected.items() if _plain(identity.get(k)) != _plain(v)]
+    if different:
+        name = different[0]
+        raise WeightsError(
+            f"{who} was fitted on another backbone: {name} is {identity.get(name)!r}, expected "
+            f"{expected[name]!r}. Set the weights to the file it was fitted with, or fit the "
+            "category again."
+        )
 
 
 def _read_description(path: Path) -> dict[str, Any]:

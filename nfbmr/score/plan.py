@@ -68,12 +68,29 @@ class PlannedPicture:
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """The pinned model of one category, with what decoding has to know of its backbone."""
+    """The pinned model of one category.
+
+    Attributes:
+        version: its concrete version.
+        backbone: identity of the backbone that it was fitted on.
+        weights: where that backbone's weights were then.
+        feature_shape: (C, H, W) of its features.
+    """
 
     version: ModelVersion
-    image_size_px: int
-    resampling: str
+    backbone: dict[str, Any]
+    weights: str
     feature_shape: tuple[int, int, int]
+
+    @property
+    def image_size_px(self) -> int:
+        """Height and width to which pictures are resized."""
+        return int(self.backbone["image_size_px"])
+
+    @property
+    def resampling(self) -> str:
+        """How they are resized."""
+        return str(self.backbone["resampling"])
 
 
 @dataclass(frozen=True)
@@ -217,12 +234,7 @@ def make_plan(
 
 def _planned_model(version: ModelVersion, registry_uri: str) -> PlannedModel:
     detector = load_detector(version, registry_uri)
-    return PlannedModel(
-        version,
-        detector.backbone["image_size_px"],
-        detector.backbone["resampling"],
-        detector.heads.shape,
-    )
+    return PlannedModel(version, detector.backbone, detector.weights, detector.heads.shape)
 
 
 def _cut(ordered: Sequence[PlannedPicture], unit_size: int) -> list[PlannedPicture]:
@@ -298,7 +310,7 @@ def _model_from_json(values: Mapping[str, Any]) -> PlannedModel:
     channels, height, width = values["feature_shape"]
     return PlannedModel(
         ModelVersion(**version),
-        values["image_size_px"],
-        values["resampling"],
+        values["backbone"],
+        values["weights"],
         (channels, height, width),
     )

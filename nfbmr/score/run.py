@@ -15,7 +15,8 @@ from nfbmr import __version__, storage
 from nfbmr.errors import DataError, OutputError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
-from nfbmr.resources import actor_pool, ray_data_quietly
+from nfbmr.resources import actor_pool, ray_data_session
+from nfbmr.score.backbones import check_backbones
 from nfbmr.score.plan import (
     CategoryRule,
     Plan,
@@ -58,7 +59,8 @@ class ScoringRequest:
     def identity(self) -> dict[str, Any]:
         """What makes two requests the same run."""
         values = asdict(self)
-        values.pop("output")
+        # The weights may move while a run goes on; their hash is the model's.
+        del values["output"], values["weights"]
         values["sources"] = sorted(storage.absolute_uri(source) for source in self.sources)
         return values
 
@@ -198,8 +200,9 @@ def _score_units(
     done = 0
     if not left:
         return {}, 0
+    check_backbones(plan, request.weights)
     total = sum(len(pictures) for pictures in left.values())
-    with ray_data_quietly(), progress.counter("scored", total) as count:
+    with ray_data_session("scoring"), progress.counter("scored", total) as count:
         rows = ray.data.from_arrow([_unit_table(n, p) for n, p in left.items()])
         decoded = rows.map_batches(
             Decoder(plan.models, plan.model_errors),

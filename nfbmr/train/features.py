@@ -15,7 +15,7 @@ from nfbmr.data.synthetic_defects import VERSION, cut_defect
 from nfbmr.errors import DataError, DecodeError
 from nfbmr.model.backbone import BackboneSettings, create_backbone
 from nfbmr.model.runner import BackboneRunner
-from nfbmr.resources import actor_pool, ray_data_quietly
+from nfbmr.resources import actor_pool, ray_data_session
 from nfbmr.settings import RunSettings
 from nfbmr.train.feature_cache import FeatureCache
 
@@ -91,7 +91,7 @@ def compute_features(
     # What was resolved here (name and layer from the weights' header) is what the actors build.
     settings = replace(backbone.settings)
     key = backbone.key()
-    with ray_data_quietly():
+    with ray_data_session("computing features"):
         rows = ray.data.from_items(
             [{"uri": p.uri, "variant": p.variant} for p in wanted],
             override_num_blocks=max(1, -(-len(wanted) // run.decode_batch_size)),

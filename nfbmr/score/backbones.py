@@ -1,0 +1,32 @@
+"""The backbones of a plan, tried before work starts."""
+
+from __future__ import annotations
+
+import json
+
+from nfbmr.model.backbone import create_backbone
+from nfbmr.model.detector import check_identity, settings_of_identity
+from nfbmr.score.plan import Plan
+
+
+def check_backbones(plan: Plan, weights: str | None) -> None:
+    """Build every backbone that the plan's models need, once, and compare it with theirs.
+
+    What is wrong with weights is one sentence now instead of an error in every row.
+
+    Args:
+        plan: whose models count.
+        weights: where the weights are now, if not where they were at training.
+
+    Raises:
+        ConfigError: this timm cannot build the network any more.
+        WeightsError: weights are missing, unreadable, or others than those of the fit.
+    """
+    checked: set[str] = set()
+    for category, model in plan.models.items():
+        source = weights or model.weights
+        key = json.dumps([model.backbone, source], sort_keys=True)
+        if key not in checked:
+            backbone = create_backbone(settings_of_identity(model.backbone, source))
+            check_identity(backbone, model.backbone, f"The detector of {category!r}")
+            checked.add(key)

@@ -1,0 +1,140 @@
+"""A campaign on a real local Ray: parallel fits, a registry, a cache that is used again."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from nfbmr.config import Config
+from nfbmr.data.layouts import discover
+from nfbmr.errors import DataError
+from nfbmr.progress import Progress
+from nfbmr.registry import CHAMPION, PREVIOUS, Registry, default_uri
+from nfbmr.train.campaign import CampaignPaths, CategoryResult, run_campaign
+from tests.conftest import Trained
+
+QUIET = Progress(quiet=True)
+
+
+def test_every_category_is_registered_as_champion_with_its_evidence(trained: Trained) -> None:
+    assert [r.outcome for r in trained.results] == ["registered", "registered"]
+    for result in trained.results:
+        version = trained.registry.resolve(result.category)
+        assert version.version == result.version == "1"
+        assert CHAMPION in version.aliases
+        assert result.pictures + result.held_out == trained.settings.train
+        assert version.tags["nfbmr.decision"] == "there was no champion"
+        assert float(version.tags["nfbmr.synthetic_auroc"]) > 0.5
+        assert version.tags["nfbmr.pictures_fitted"] == str(result.pictures)
+        losses = trained.registry.losses(version)
+        assert set(losses) == {"flow_loss", "source_loss", "target_loss"}
+        assert losses["flow_loss"][-1] < losses["flow_loss"][0]
+        assert losses["source_loss"][-1] < losses["source_loss"][0]
+
+
+def test_the_loaded_detector_is_calibrated_on_the_held_out_normals(trained: Trained) -> None:
+    for result in trained.results:
+        detector = trained.registry.load(result.category)
+        assert detector.calibration.n == result.held_out
+        assert detector.lineage["settings"] == trained.config.as_dict()
+        assert detector.backbone["name"] == "nfbmr_small"
+
+
+def test_a_second_night_uses_the_cache_and_isolates_failures(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """One category has changed for the worse: too few pictures; one has an unreadable picture."""
+    data = tmp_path / "data"
+    shutil.copytree(trained.factory.root, data)
+    first, second = (result.category for result in trained.results)
+    for path in sorted((data / first / "train" / "good").iterdir())[5:]:
+        path.unlink()
+    broken = data / second / "train" / "good" / "999.png"
+    broken.write_bytes(b"no picture")
+    said: list[str] = []
+
+    class Recorder(Progress):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    results = run_campaign(
+        str(data),
+        "mvtec",
+        None,
+        trained.config,
+        CampaignPaths.under(str(trained.work_dir)),
+        trained.registry,
+        Recorder(quiet=True),
+    )
+    outcomes = {result.category: result for result in results}
+    assert outcomes[first].outcome == "failed"
+    assert "5 normal pictures" in outcomes[first].decision
+    assert outcomes[second].outcome == "registered"
+    assert outcomes[second].version == "2"
+    assert outcomes[second].unreadable == 1
+    assert any("(0 computed" in line for line in said), said
+    assert any(str(broken) in line for line in said), said
+    aliases = {
+        v.version: v.aliases for v in trained.registry.list_versions() if v.category == second
+    }
+    promoted = trained.registry.resolve(second)
+    assert promoted.version in ("1", "2")
+    if promoted.version == "2":
+        assert PREVIOUS in aliases["1"]
+    trained.registry.promote(second, "1", {})
+
+
+def campaign(data: Path, config: Config, work_dir: Path) -> list[CategoryResult]:
+    registry = Registry(default_uri(str(work_dir)))
+    paths = CampaignPaths.under(str(work_dir))
+    return run_campaign(str(data), "folder", None, config, paths, registry, QUIET)
+
+
+def test_too_many_unreadable_pictures_fail_the_category(
+    trained: Trained, tmp_path: Path, local_ray: None
+) -> None:
+    folder = tmp_path / "data" / "bottle" / "normal"
+    folder.mkdir(parents=True)
+    for number in range(60):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
+    for number in range(10):
+        (folder / f"broken-{number}.png").write_bytes(b"")
+    results = campaign(tmp_path / "data", trained.config, tmp_path / "work")
+    assert [r.outcome for r in results] == ["failed"]
+    assert "training pictures of 'bottle' cannot be read" in results[0].decision
+    assert results[0].unreadable > 5
+
+
+def test_an_empty_or_missing_root_is_an_error(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        campaign(tmp_path / "none", trained.config, tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="is empty"):
+        campaign(tmp_path / "empty", trained.config, tmp_path)
+
+
+def test_divergence_of_one_category_is_reported_by_name_and_stops_no_other(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """A worker's FitError comes back as a sentence, through Ray Train."""
+    from dataclasses import replace
+
+    config = replace(
+        trained.config,
+        fit=replace(trained.config.fit, flow_learning_rate=1e30, gradient_clip_norm=1e30),
+    )
+    samples = discover(trained.factory.root, "mvtec")
+    one = samples[0].category
+    results = run_campaign(
+        trained.factory.root,
+        "mvtec",
+        [one],
+        config,
+        CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints")),
+        Registry(default_uri(str(tmp_path))),
+        QUIET,
+    )
+    assert results[0].outcome == "failed"
+    assert f"{one!r} diverged" in results[0].decision
+    assert "at step" in results[0].decision
