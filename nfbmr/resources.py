@@ -69,8 +69,6 @@ def ray_data_session(doing: str) -> Iterator[None]:
 def first_cause(error: BaseException) -> str:
     """The line that names the exception at the root of one that Ray raised."""
     traceback = str(error).split("The above exception was the direct cause")[0]
-    lines = [
-        line.strip() for line in traceback.splitlines() if re.match(r"[A-Za-z_][\w.]*: ", line)
-    ]
-    whole = [line.strip() for line in traceback.splitlines() if line.strip()]
-    return lines[-1] if lines else whole[-1] if whole else type(error).__name__
+    lines = [line for line in traceback.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*: ", line)]
+    return [type(error).__name__, *lines[-1:], *named[-1:]][-1].strip()

@@ -17,7 +17,7 @@ class FitSettings:
 
     The paper (section 4.2) uses 300 epochs each, batches of 8, constant learning rates of 2e-4
     (flow) and 3e-4 (mapper): ``preset = "paper"``. The defaults reach the same on cached features
-    in a twentieth of the epochs with the one-cycle schedule of Smith and Topin (2019).
+    in a tenth of the epochs with the one-cycle schedule of Smith and Topin (2019).
 
     Attributes:
         flow_epochs: passes over the training features for the flow.
@@ -36,8 +36,8 @@ class FitSettings:
         seed: of initial weights, permutations of the data and split.
     """
 
-    flow_epochs: int = 12
-    mapper_epochs: int = 12
+    flow_epochs: int = 30
+    mapper_epochs: int = 30
     batch_size: int = 16
     flow_learning_rate: float = 2e-3
     mapper_learning_rate: float = 3e-3

@@ -210,12 +210,12 @@ def test_an_output_that_cannot_be_written_is_a_sentence(trained: Trained, tmp_pa
     """The commit fails in an actor: what reaches the user is the cause, not Ray's traceback."""
     output = tmp_path / "scores"
     output.mkdir()
-    with pytest.raises(WorkerError, match=r"while scoring: NotADirectoryError: .*_units") as caught:
-        (output / "_plan").mkdir()
-        pictures = run.list_sources([trained.factory.archive], run.CategoryRule())
-        request = ScoringRequest((trained.factory.archive,), str(output))
-        plan = run.make_plan(pictures, request.identity(), trained.registry, "champion", 8)
-        run.save_plan(plan, str(output))
-        (output / "_units").write_text("a file where a folder is wanted")
+    (output / "_plan").mkdir()
+    pictures = run.list_sources([trained.factory.archive], run.CategoryRule())
+    request = ScoringRequest((trained.factory.archive,), str(output))
+    plan = run.make_plan(pictures, request.identity(), trained.registry, "champion", 8)
+    run.save_plan(plan, str(output))
+    (output / "_units").write_text("a file where a folder is wanted")
+    with pytest.raises(WorkerError, match=r"while scoring: FileExistsError: .*_units") as caught:
         score(request, trained.registry, trained.config.run, QUIET)
     assert "\n" not in str(caught.value)
