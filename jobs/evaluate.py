@@ -49,7 +49,9 @@ def _scores_uri(
     """
     found = [registry.find(category, arguments.alias) for category in categories]
     versions = [version.version if version else None for version in found]
-    identity = json.dumps([storage.absolute_uri(arguments.data), categories, versions])
+    identity = json.dumps(
+        [storage.absolute_uri(arguments.data), arguments.alias, categories, versions]
+    )
     digest = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
     return storage.join(storage.absolute_uri(arguments.output), f"scores-{digest}")
 

@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if failed:
         raise FailureBudgetError(
             f"{len(failed)} of {len(results)} categories failed: {', '.join(failed)}. The table "
-            "says why; the others are registered."
+            "says why" + ("." if len(failed) == len(results) else "; the others are registered.")
         )
     return 0
 

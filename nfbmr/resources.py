@@ -34,9 +34,15 @@ def actor_count(run: RunSettings) -> int:
     return max(1, int(cpus / run.cpus_per_actor))
 
 
-def actor_pool(run: RunSettings) -> dict[str, Any]:
-    """Arguments of ``map_batches`` for a pool of backbone actors."""
-    arguments: dict[str, Any] = {"compute": ray.data.ActorPoolStrategy(size=actor_count(run))}
+def actor_pool(run: RunSettings, batches: int) -> dict[str, Any]:
+    """Arguments of ``map_batches`` for a pool of backbone actors.
+
+    Args:
+        run: how many actors are wanted, and what each takes.
+        batches: how many there are to work on; more actors than that would stand idle.
+    """
+    size = max(1, min(actor_count(run), batches))
+    arguments: dict[str, Any] = {"compute": ray.data.ActorPoolStrategy(size=size)}
     if cluster_gpus() > 0:
         return {**arguments, "num_gpus": run.gpus_per_actor}
     return {**arguments, "num_cpus": run.cpus_per_actor * (1 - _DECODE_SHARE)}

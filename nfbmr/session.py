@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         if address:
+            _require_reachable(address)
             ray.init(
                 address=address,
                 logging_level=logging.ERROR,
@@ -47,7 +49,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
             )
         else:
             _start_local(num_cpus)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
             f"There is no Ray cluster at {address}: {error}. Start one (ray start --head), correct "
             "--ray-address, or leave it out to use this machine."
@@ -56,6 +58,18 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
         yield
     finally:
         ray.shutdown()
+
+
+def _require_reachable(address: str) -> None:
+    """Knock at a cluster's port: Ray itself would try for a minute and then end the process.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_TIMEOUT_S):
+            pass
 
 
 def _start_local(num_cpus: int | None) -> None:
@@ -109,6 +123,7 @@ def _require_token() -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
+_KNOCK_TIMEOUT_S = 10.0
 _LOCAL_ENVIRONMENT = {
     # Ray Train's helpers for draining nodes, dashboards and metrics each cost a process.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",

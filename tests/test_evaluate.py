@@ -94,7 +94,7 @@ def test_the_papers_numbers_stand_beside_ours_where_it_has_any() -> None:
 
 
 def test_a_labelled_picture_without_a_row_is_an_error() -> None:
-    with pytest.raises(OutputError, match="1 of 5 labelled pictures have no row.*first c"):
+    with pytest.raises(OutputError, match=r"1 of 5 labelled pictures have no row.*first c"):
         evaluate(pa.Table.from_pylist([r for r in ROWS if r["image_uri"] != "c"]), SAMPLES)
 
 

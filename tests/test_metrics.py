@@ -1,5 +1,7 @@
 """Metrics against slow references and against what they must do at the edges."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,7 +39,7 @@ def slow_aupro(
         overlap = float(np.mean([(region >= threshold).mean() for region in regions]))
         points.append((false_positives, overlap))
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x0 >= limit:
             break
         if x1 > limit:

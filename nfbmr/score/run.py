@@ -223,7 +223,7 @@ def _score_units(
             ),
             batch_size=1,
             batch_format="pyarrow",
-            **actor_pool(settings),
+            **actor_pool(settings, len(left)),
         )
         for row in results.iter_rows():
             done += row["pictures"]

@@ -91,10 +91,11 @@ def compute_features(
     # What was resolved here (name and layer from the weights' header) is what the actors build.
     settings = replace(backbone.settings)
     key = backbone.key()
+    batches = max(1, -(-len(wanted) // run.decode_batch_size))
     with ray_data_session("computing features"):
         rows = ray.data.from_items(
             [{"uri": p.uri, "variant": p.variant} for p in wanted],
-            override_num_blocks=max(1, -(-len(wanted) // run.decode_batch_size)),
+            override_num_blocks=batches,
         )
         decoded = rows.map_batches(
             _Decoder(settings, FeatureCache(cache_root, key)),
@@ -107,7 +108,7 @@ def compute_features(
             fn_constructor_args=(settings, cache_root, key, run),
             batch_size=run.decode_batch_size,
             batch_format="pyarrow",
-            **actor_pool(run),
+            **actor_pool(run, batches),
         )
         entries: dict[Picture, str] = {}
         errors: dict[Picture, str] = {}

@@ -23,7 +23,13 @@ from nfbmr.data.synthetic_defects import cut_defect
 from nfbmr.errors import ConfigError, DecodeError, OutputError
 
 SETTINGS = FactorySettings(
-    categories=2, train=4, test_normal=3, test_defective=6, archive=20, defect_share=0.25, size_px=64
+    categories=2,
+    train=4,
+    test_normal=3,
+    test_defective=6,
+    archive=20,
+    defect_share=0.25,
+    size_px=64,
 )
 
 

@@ -20,7 +20,9 @@ def test_the_committed_weights_are_small_and_say_how_they_were_made() -> None:
 
 
 def test_a_short_training_learns_and_its_weights_load(tmp_path: Path) -> None:
-    settings = PretrainSettings(classes=6, pictures_per_class=12, size_px=64, epochs=4, batch_size=16, seed=1)
+    settings = PretrainSettings(
+        classes=6, pictures_per_class=12, size_px=64, epochs=4, batch_size=16, seed=1
+    )
     said: list[str] = []
     result = pretrain(settings, said.append)
     assert said

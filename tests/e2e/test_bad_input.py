@@ -1,0 +1,214 @@
+"""Bad input of any kind: one sentence that says what to do, an exit code, no traceback, no loss."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import jobs.evaluate
+import jobs.report
+import jobs.score
+import jobs.train
+from nfbmr import cli
+from tests.conftest import Trained
+
+ROOT = Path(__file__).parents[2]
+Main = Callable[[list[str]], int]
+
+
+@pytest.fixture
+def places(trained: Trained, tmp_path: Path) -> dict[str, str]:
+    """Names for what the arguments below stand for."""
+    category = trained.results[0].category
+    (tmp_path / "empty").mkdir()
+    few = tmp_path / "few" / "bottle" / "normal"
+    few.mkdir(parents=True)
+    for number in range(10):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(few / f"{number}.png")
+    defective = tmp_path / "only-defective" / "bottle" / "defective"
+    defective.mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(defective / "1.png")
+    (tmp_path / "broken.safetensors").write_bytes(b"not weights")
+    (tmp_path / "broken.toml").write_text("fit = [")
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "thesis.txt").write_text("mine")
+    return {
+        "tmp": str(tmp_path),
+        "data": trained.factory.root,
+        "archive": trained.factory.archive,
+        "work": str(trained.work_dir),
+        "category": category,
+        "near": category[:-1],
+    }
+
+
+TRAIN = "--data {data} --layout mvtec --work-dir {tmp}/work --set calibration.false_alarm_rate=0.1"
+SCORE = "{archive} --output {tmp}/out --work-dir {work}"
+
+CASES: list[tuple[str, Main, str, int, list[str]]] = [
+    ("missing data root", jobs.train.main, "--data {tmp}/none", 3, ["none does not exist"]),
+    ("empty data root", jobs.train.main, "--data {tmp}/empty", 3, ["is empty", "pictures"]),
+    ("data root is a file", jobs.train.main, "--data {archive}", 3, ["is a file", "folder"]),
+    ("unknown layout", jobs.train.main, "--data {data} --layout mvtek", 3, ["mvtek", "mvtec"]),
+    ("wrong layout", jobs.train.main, "--data {data} --layout dagm", 3, ["dagm", "--layout"]),
+    ("unknown protocol", jobs.train.main, "--data s4://x/y", 3, ["s4://x/y", "listed"]),
+    (
+        "no normal pictures",
+        jobs.train.main,
+        "--data {tmp}/only-defective --layout folder --work-dir {tmp}/work",
+        3,
+        ["normal"],
+    ),
+    (
+        "too few to calibrate",
+        jobs.train.main,
+        "--data {tmp}/few --layout folder --work-dir {tmp}/work",
+        8,
+        ["1 of 1 categories failed: bottle"],
+    ),
+    (
+        "unknown category in training",
+        jobs.train.main,
+        TRAIN + " --categories {near}",
+        3,
+        ["{near}", "{category}"],
+    ),
+    (
+        "unreadable weights",
+        jobs.train.main,
+        TRAIN + " --set backbone.weights={tmp}/broken.safetensors",
+        4,
+        ["not a readable safetensors file"],
+    ),
+    (
+        "missing weights",
+        jobs.train.main,
+        TRAIN + " --set backbone.weights={tmp}/none.safetensors",
+        4,
+        ["no such file"],
+    ),
+    (
+        "wrong image size",
+        jobs.train.main,
+        TRAIN + " --set backbone.name=vit_tiny_patch16_224 --set backbone.weights=random"
+        " --set backbone.image_size_px=100",
+        2,
+        ["backbone.image_size_px = 100", "vit_tiny"],
+    ),
+    ("unknown key", jobs.train.main, TRAIN + " --set fit.epocs=3", 2, ["'fit.epocs'", "did you"]),
+    ("unknown preset", jobs.train.main, TRAIN + " --preset papre", 2, ["did you mean 'paper'"]),
+    ("broken TOML", jobs.train.main, TRAIN + " --config {tmp}/broken.toml", 2, ["not TOML"]),
+    ("missing TOML", jobs.train.main, TRAIN + " --config {tmp}/no.toml", 2, ["does not exist"]),
+    (
+        "missing archive",
+        jobs.score.main,
+        "{tmp}/none.tar --output {tmp}/out --work-dir {work}",
+        3,
+        ["none.tar does not exist"],
+    ),
+    ("unknown alias", jobs.score.main, SCORE + " --alias chempion", 6, ["'chempion'", "champion"]),
+    ("no models", jobs.score.main, SCORE + " --registry sqlite:///{tmp}/m.db", 6, ["train.py"]),
+    ("unknown model", jobs.score.main, SCORE + " --category {near}", 6, ["Did you mean"]),
+    ("pattern", jobs.score.main, SCORE + " --category-pattern x/", 2, ["--category-pattern"]),
+    (
+        "output with other files",
+        jobs.score.main,
+        "{archive} --output {tmp}/strange --work-dir {work}",
+        7,
+        ["holds files but no plan"],
+    ),
+    (
+        "weights of another network",
+        jobs.score.main,
+        SCORE + " --weights {tmp}/broken.safetensors",
+        4,
+        ["not a readable safetensors file"],
+    ),
+    (
+        "unknown alias in evaluation",
+        jobs.evaluate.main,
+        "--data {data} --output {tmp}/out --work-dir {work} --alias 99",
+        6,
+        ["'99'"],
+    ),
+    (
+        "report of nothing",
+        jobs.report.main,
+        "--scores {tmp}/none --output {tmp}/r.html",
+        7,
+        ["no finished scoring run"],
+    ),
+    (
+        "show an unknown category",
+        cli.main,
+        "models show {near} --work-dir {work}",
+        6,
+        ["Did you mean '{category}'"],
+    ),
+    (
+        "show an unknown version",
+        cli.main,
+        "models show {category} 99 --work-dir {work}",
+        6,
+        ["no version or alias '99'"],
+    ),
+    (
+        "registry out of reach",
+        cli.main,
+        "models list --registry http://127.0.0.1:9",
+        6,
+        ["127.0.0.1:9", "--registry"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("main", "line", "code", "words"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_one_sentence_and_an_exit_code(
+    main: Main,
+    line: str,
+    code: int,
+    words: list[str],
+    places: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert main([part.format(**places) for part in line.split()]) == code
+    captured = capsys.readouterr()
+    error = captured.err[captured.err.index("error: ") :]
+    for word in words:
+        assert word.format(**places) in error, error
+    assert "Traceback" not in captured.err + captured.out
+    assert error.strip().count("\n") == 0
+    assert (Path(places["tmp"]) / "strange" / "thesis.txt").read_text() == "mine"
+
+
+def test_an_output_of_another_run_keeps_its_scores(
+    trained: Trained, places: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    category = places["category"]
+    pictures = Path(places["tmp"]) / "pictures" / category
+    shutil.copytree(Path(trained.factory.root) / category / "test" / "good", pictures)
+    output = ["--output", f"{places['tmp']}/out", "--work-dir", places["work"]]
+    assert jobs.score.main([str(pictures.parent), *output]) == 0
+    before = sorted((p.name, p.read_bytes()) for p in Path(places["tmp"], "out").glob("*.parquet"))
+    assert jobs.score.main([places["archive"], *output]) == 7
+    assert "already holds another run" in capsys.readouterr().err
+    after = sorted((p.name, p.read_bytes()) for p in Path(places["tmp"], "out").glob("*.parquet"))
+    assert before == after
+
+
+def test_from_the_shell_there_is_no_traceback_either(tmp_path: Path) -> None:
+    """A process of its own, without anything this test has set up."""
+    command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--data", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 3
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,121 @@
+"""The jobs as a user runs them, on a factory that is trained already."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.dataset
+import pytest
+
+import jobs.evaluate
+import jobs.report
+import jobs.score
+import jobs.train
+from nfbmr import cli
+from tests.conftest import Trained
+
+ROOT = Path(__file__).parents[2]
+
+
+def common(trained: Trained) -> list[str]:
+    return ["--work-dir", str(trained.work_dir)]
+
+
+def test_evaluate_twice_reuses_the_scores_and_other_models_make_new_ones(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", trained.factory.root, "--layout", "mvtec", *common(trained)]
+    arguments += ["--output", str(tmp_path / "out")]
+    assert jobs.evaluate.main(arguments) == 0
+    values = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    names = [result.category for result in trained.results]
+    assert [c["category"] for c in values["categories"]] == names
+    for category in values["categories"]:
+        assert category["pictures"] == 20
+        assert category["image_auroc"] > 0.7
+        assert category["aupro"] is not None
+    first = capsys.readouterr().out
+    assert "AUPRO" in first
+    assert jobs.evaluate.main(arguments) == 0
+    assert len(list((tmp_path / "out").glob("scores-*"))) == 1
+    assert jobs.evaluate.main([*arguments, "--alias", "1"]) == 0
+    assert len(list((tmp_path / "out").glob("scores-*"))) == 2
+    markdown = (tmp_path / "out" / "evaluation.md").read_text()
+    assert markdown.startswith("| category |")
+
+
+def test_score_then_report(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "scores")
+    arguments = [trained.factory.archive, "--output", output, *common(trained)]
+    arguments += ["--set", "run.failure_budget=0.1"]
+    assert jobs.score.main(arguments) == 0
+    assert "with an error" in capsys.readouterr().out
+    table = pyarrow.dataset.dataset(output).to_table()
+    assert table.num_rows == trained.settings.archive + 3
+    page = tmp_path / "report.html"
+    assert jobs.report.main(["--scores", output, "--output", str(page)]) == 0
+    assert page.read_text().count("data:image/webp") > 10
+
+
+def test_too_many_failures_make_a_non_zero_exit_and_keep_the_scores(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "scores")
+    code = jobs.score.main([trained.factory.archive, "--output", output, *common(trained)])
+    assert code == 8
+    assert "status = 'error'" in capsys.readouterr().err
+    assert pyarrow.dataset.dataset(output).count_rows() == trained.settings.archive + 3
+
+
+def test_models_are_listed_shown_and_tried(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    category = trained.results[0].category
+    assert cli.main(["models", "list", *common(trained)]) == 0
+    assert category in capsys.readouterr().out
+    assert cli.main(["models", "list", "--json", *common(trained)]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {model["category"] for model in listed} == {r.category for r in trained.results}
+    assert cli.main(["models", "show", category, "--json", *common(trained)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["calibration_pictures"] == trained.results[0].held_out
+    assert shown["p_value_floor"] == pytest.approx(1 / (trained.results[0].held_out + 1))
+    assert shown["lineage"]["pictures_fitted"] == trained.results[0].pictures
+    picture = next((Path(trained.factory.root) / category / "test" / "good").iterdir())
+    score = ["models", "score", category, str(picture)]
+    assert cli.main([*score, "--json", *common(trained)]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["score"] > 0
+    assert row["calibration_size"] == trained.results[0].held_out
+    assert cli.main([*score, "no-such.png", *common(trained)]) == 1
+    assert "no-such.png does not exist" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "script", ["demo", "train", "score", "evaluate", "report", "benchmark", "pretrain"]
+)
+def test_help_has_an_example(script: str) -> None:
+    command = [sys.executable, str(ROOT / "jobs" / f"{script}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+    assert f"example:\n  python jobs/{script}.py" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_from_the_shell_twice(tmp_path: Path) -> None:
+    """Two nights in one folder: every category at 0.95 or better, three rows with an error."""
+    command = [sys.executable, str(ROOT / "jobs" / "demo.py"), "--folder", str(tmp_path / "demo")]
+    for night in ("night-1", "night-2"):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        folder = tmp_path / "demo" / night
+        values = json.loads((folder / "evaluation.json").read_text())
+        aurocs = {c["category"]: c["image_auroc"] for c in values["categories"]}
+        assert len(aurocs) == 4
+        assert min(aurocs.values()) >= 0.95, aurocs
+        rows = pyarrow.dataset.dataset(folder / "scores").to_table()
+        assert rows.column("status").to_pylist().count("error") == 3
+        assert rows.num_rows == 203
+        assert str(folder / "report.html") in done.stdout
+        assert "Traceback" not in done.stderr
