@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nfbmr import storage
-from nfbmr.errors import RegistryError
+from nfbmr.errors import ConfigError, RegistryError
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.model_version import MetricPoint, ModelVersion
 
@@ -35,9 +35,20 @@ _ARTIFACT_FOLDER = "detector"
 
 
 def default_uri(work_dir: str) -> str:
-    """The tracking URI of ``MLFLOW_TRACKING_URI``, else SQLite in the work directory."""
+    """The tracking URI of ``MLFLOW_TRACKING_URI``, else SQLite in the work directory.
+
+    Raises:
+        ConfigError: there is neither, because the work directory is in an object store.
+    """
     from_environment = os.environ.get("MLFLOW_TRACKING_URI")
-    return from_environment or f"sqlite:///{Path(work_dir).absolute()}/mlflow.db"
+    if from_environment:
+        return from_environment
+    if "://" in work_dir:
+        raise ConfigError(
+            f"--work-dir {work_dir} cannot hold the embedded registry, which is a local file: give "
+            "--registry http://… or sqlite:///…, or set MLFLOW_TRACKING_URI."
+        )
+    return f"sqlite:///{Path(work_dir).absolute()}/mlflow.db"
 
 
 @contextmanager

@@ -100,6 +100,13 @@ CASES: list[tuple[str, Main, str, int, list[str]]] = [
         ["backbone.image_size_px = 100", "vit_tiny"],
     ),
     ("unknown key", jobs.train.main, TRAIN + " --set fit.epocs=3", 2, ["'fit.epocs'", "did you"]),
+    (
+        "no registry in an object store",
+        jobs.train.main,
+        "--data {data} --work-dir s3://bucket/work",
+        2,
+        ["--registry"],
+    ),
     ("unknown preset", jobs.train.main, TRAIN + " --preset papre", 2, ["did you mean 'paper'"]),
     ("broken TOML", jobs.train.main, TRAIN + " --config {tmp}/broken.toml", 2, ["not TOML"]),
     ("missing TOML", jobs.train.main, TRAIN + " --config {tmp}/no.toml", 2, ["does not exist"]),

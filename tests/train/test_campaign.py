@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
@@ -133,3 +134,23 @@ def test_divergence_of_one_category_is_reported_by_name_and_stops_no_other(
     assert results[0].outcome == "failed"
     assert f"{one!r} diverged" in results[0].decision
     assert "at step" in results[0].decision
+
+
+def test_data_features_and_checkpoints_may_lie_in_an_object_store(
+    trained: Trained, s3_bucket: str, tmp_path: Path
+) -> None:
+    category = trained.results[0].category
+    store = fsspec.filesystem("s3")
+    store.put(f"{trained.factory.root}/{category}", f"{s3_bucket}/data/{category}", recursive=True)
+    results = run_campaign(
+        f"{s3_bucket}/data",
+        "mvtec",
+        None,
+        trained.config,
+        CampaignPaths.under(f"{s3_bucket}/work"),
+        Registry(default_uri(str(tmp_path))),
+        QUIET,
+    )
+    assert [r.outcome for r in results] == ["registered"], results[0].decision
+    assert results[0].pictures == trained.results[0].pictures
+    assert store.glob(f"{s3_bucket}/work/features/**/*.features")
