@@ -1,5 +1,6 @@
 """What several tests need: an S3-compatible server, the real pictures, a local Ray."""
 
+import gc
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,3 +108,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Traine
     quiet = Progress(quiet=True)
     results = run_campaign(factory.root, "mvtec", None, config, paths, registry, quiet)
     return Trained(factory, settings, config, folder, registry, results)
+
+
+@pytest.fixture(autouse=True)
+def _actors_of_failed_runs_go(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A caught exception and the test's frame hold each other, and with it a run's actors."""
+    yield
+    if "local_ray" in request.fixturenames:
+        gc.collect()
