@@ -147,10 +147,10 @@ def test_data_features_and_checkpoints_may_lie_in_an_object_store(
         "mvtec",
         None,
         trained.config,
-        CampaignPaths.under(f"{s3_bucket}/work"),
+        CampaignPaths.under(f"{s3_bucket}/nightly"),
         Registry(default_uri(str(tmp_path))),
         QUIET,
     )
     assert [r.outcome for r in results] == ["registered"], results[0].decision
     assert results[0].pictures == trained.results[0].pictures
-    assert store.glob(f"{s3_bucket}/work/features/**/*.features")
+    assert store.glob(f"{s3_bucket}/nightly/features/**/*.features")
