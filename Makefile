@@ -15,8 +15,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "== Installing the locked packages into $(VENV) (about 6 GB; a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/uv pip sync --quiet --system-certs --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 setup: $(STAMP) ## install the locked packages into .venv
@@ -38,7 +38,7 @@ lint: $(STAMP) ## format and lint
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/mypy
 
 lock: $(STAMP) ## resolve the dependencies anew into requirements.lock (versions and hashes, no host)
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	@$(BIN)/uv pip compile --quiet --system-certs --universal --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --no-annotate --extra dev --python-version 3.11 \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
