@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nfbmr import storage
-from nfbmr.data.archives import ArchiveEntry, list_archive, read_entry
+from nfbmr.data.archive_entry import ArchiveEntry
+from nfbmr.data.archives import list_archive, read_entry
 from nfbmr.data.content import read_bytes
 from nfbmr.data.sample import Sample
 from nfbmr.score.plan import PlannedPicture, load_plan

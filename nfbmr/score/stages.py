@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from nfbmr import storage
-from nfbmr.data.archives import ArchiveEntry, read_entry
+from nfbmr.data.archive_entry import ArchiveEntry
+from nfbmr.data.archives import read_entry
 from nfbmr.data.content import content_hash
 from nfbmr.data.decoding import decode_and_resize
 from nfbmr.errors import DataError, DecodeError, NfbmrError

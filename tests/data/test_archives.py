@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfbmr.data.archives import ArchiveEntry, list_archive, read_entry
+from nfbmr.data.archive_entry import ArchiveEntry
+from nfbmr.data.archives import list_archive, read_entry
 from nfbmr.data.decoding import DecodeLimits
 from nfbmr.errors import DataError
 

@@ -63,7 +63,9 @@ def test_log_determinant_is_that_of_the_jacobian(kernel_size: int, channels: int
         jacobian = torch.autograd.functional.jacobian(lambda y: flow(y)[0], y_1CHW)
         size = y_1CHW.numel()
         _, expected = torch.linalg.slogdet(jacobian.reshape(size, size))
-        assert float(log_det_B[picture].detach()) == pytest.approx(float(expected), rel=1e-6, abs=1e-6)
+        assert float(log_det_B[picture].detach()) == pytest.approx(
+            float(expected), rel=1e-6, abs=1e-6
+        )
 
 
 def test_loss_is_equation_8_by_hand() -> None:
