@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from nfbmr import storage
 from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
-from nfbmr.errors import FailureBudgetError
+from nfbmr.errors import ConfigError, FailureBudgetError
 from nfbmr.progress import Progress, table
-from nfbmr.score.run import ScoringRequest, ScoringSummary, score
+from nfbmr.score.retry import retry_failed
+from nfbmr.score.run import ScoringRequest, ScoringSummary, prepare, score
+from nfbmr.score.status import RunStatus, run_status
 from nfbmr.session import ray_session
 
 
@@ -20,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
         "stopped.",
         "python jobs/score.py s3://factory/2026-11/ line7.tar --output s3://scores/2026-11",
     )
-    parser.add_argument("sources", nargs="+", help="prefixes of pictures, tar or zip files")
+    parser.add_argument("sources", nargs="*", help="prefixes of pictures, tar or zip files")
     parser.add_argument("--output", required=True, help="folder or s3:// prefix of this run's own")
     parser.add_argument(
         "--category-pattern",
@@ -32,6 +35,14 @@ def _parser() -> argparse.ArgumentParser:
         "--alias", default="champion", help="alias or version of the models (default: %(default)s)"
     )
     parser.add_argument("--weights", help="the backbone's weights, if they have moved")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="list and plan, then stop")
+    what.add_argument("--status", action="store_true", help="say how far the run in --output is")
+    what.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="score the error rows of the finished run in --output again",
+    )
     add_config_arguments(parser)
     return parser
 
@@ -65,8 +76,26 @@ def check_failures(summary: ScoringSummary, budget: float) -> None:
         )
 
 
+def status_table(status: RunStatus) -> str:
+    """The table that --status prints."""
+    left_s = status.seconds_left
+    rows: list[tuple[str, object]] = [
+        ("pictures", status.pictures),
+        ("done", status.done),
+        ("of them with an error", status.failed),
+        ("left", status.left),
+        ("time left", None if left_s is None else f"{left_s / 3600:.1f} h ({left_s:.0f} s)"),
+    ]
+    return table(rows, ("finished" if status.finished else "unfinished", status.output))
+
+
 def _run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
+    if arguments.status:
+        print(status_table(run_status(arguments.output)))
+        return 0
+    if not arguments.sources and not arguments.retry_failed:
+        raise ConfigError("There is nothing to score: name prefixes, tar or zip files.")
     request = ScoringRequest(
         sources=tuple(arguments.sources),
         output=arguments.output,
@@ -75,8 +104,13 @@ def _run(arguments: argparse.Namespace) -> int:
         category=arguments.category,
         weights=arguments.weights,
     )
+    registry, progress = registry_of(arguments), Progress()
+    if arguments.dry_run:
+        prepare(request, storage.absolute_uri(request.output), registry, config.run, progress)
+        return 0
     with ray_session(arguments.ray_address):
-        summary = score(request, registry_of(arguments), config.run, Progress())
+        work = retry_failed if arguments.retry_failed else score
+        summary = work(request, registry, config.run, progress)
     print(summary_table(summary))
     check_failures(summary, config.run.failure_budget)
     return 0

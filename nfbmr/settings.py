@@ -125,6 +125,7 @@ class RunSettings:
         batch_size: pictures in one forward pass of the backbone.
         unit_size: pictures in one unit, the smallest piece of scoring work that is committed.
         heads_cache_mib: memory for the heads of the categories that an actor keeps loaded.
+        stall_timeout_s: a scoring run in which no unit is finished for so long ends with an error.
         failure_budget: share of pictures that may fail before the job's exit code says so.
         training_failure_budget: share of a category's training pictures that may be unreadable.
     """
@@ -138,6 +139,7 @@ class RunSettings:
     batch_size: int = 16
     unit_size: int = 64
     heads_cache_mib: int = 1024
+    stall_timeout_s: float = 1800.0
     failure_budget: float = 0.01
     training_failure_budget: float = 0.05
 
@@ -145,7 +147,7 @@ class RunSettings:
         for name in ("cpus_per_actor", "decode_batch_size", "batch_size", "unit_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"run.{name} = {getattr(self, name)}: must be at least 1.")
-        for name in ("gpus_per_fit", "gpus_per_actor"):
+        for name in ("gpus_per_fit", "gpus_per_actor", "stall_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"run.{name} = {getattr(self, name):g}: must be above 0.")
         for name in ("cpus_per_fit", "actors", "heads_cache_mib"):

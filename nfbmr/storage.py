@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -31,6 +33,54 @@ def write_atomically(uri: str, data: bytes) -> None:
         partial.replace(target)
     else:
         fs.pipe_file(path, data)
+
+
+@contextmanager
+def open_atomically(uri: str) -> Iterator[BinaryIO]:
+    """A file to write piece by piece; it appears under its name when the block ends well."""
+    fs, path = url_to_fs(uri)
+    if isinstance(fs, LocalFileSystem):
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as file:
+                yield file
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return
+    file = fs.open(path, "wb")
+    try:
+        yield file
+    except BaseException:
+        file.discard()
+        raise
+    file.close()
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """What changes when a file's content does: its ETag, else its time and size.
+
+    Args:
+        info: of the file, as fsspec gives it.
+    """
+    etag = info.get("ETag") or info.get("etag")
+    if etag:
+        return str(etag).strip('"')
+    changed = info.get("mtime") or info.get("LastModified") or info.get("created")
+    return f"{changed}/{info.get('size')}"
+
+
+def file_version(uri: str) -> str:
+    """The version of a file as it is now.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    fs, path = url_to_fs(uri)
+    fs.invalidate_cache(path.rpartition("/")[0])
+    return version_of(fs.info(path))
 
 
 def read(uri: str) -> bytes | None:

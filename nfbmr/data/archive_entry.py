@@ -22,12 +22,14 @@ class ArchiveEntry:
         offset: where its bytes are found: of its data in a tar, of its data in the unpacked
             stream of a compressed tar, of its local header in a zip; None for a file of its own.
         length: of the encoded picture in bytes, where known.
+        version: of a file of its own when it was listed, see ``storage.version_of``.
     """
 
     archive: str
     member: str
     offset: int | None = None
     length: int | None = None
+    version: str | None = None
 
     @property
     def image_uri(self) -> str:
@@ -48,12 +50,14 @@ class ArchiveListing:
         skipped_members: files that are no pictures by their names, and links to outside.
         replaced_members: pictures that a later member of the same name replaces, as tar and zip
             say.
+        version: of the tar or zip when it was listed.
     """
 
     entries: list[ArchiveEntry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     skipped_members: int = 0
     replaced_members: int = 0
+    version: str | None = None
 
     def add(self, entry: ArchiveEntry) -> None:
         """Take an entry if it is a picture, else count it."""

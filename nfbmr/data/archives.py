@@ -66,6 +66,12 @@ def list_archive(uri: str) -> ArchiveListing:
     return listing
 
 
+def holder(entry: ArchiveEntry) -> str:
+    """The file whose version tells whether an entry is still what was listed."""
+    in_file = entry.archive.lower().endswith(FILE_ARCHIVE_SUFFIXES)
+    return entry.archive if in_file else entry.image_uri
+
+
 def read_entry(entry: ArchiveEntry, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
     """The encoded bytes of one picture.
 
@@ -118,17 +124,19 @@ def _list_tree(uri: str) -> ArchiveListing:
             "it lies in."
         )
     listing = ArchiveListing()
-    for name, length in Tree(uri).files.items():
+    tree = Tree(uri)
+    for name, length in tree.files.items():
         if name != printable(name):
             listing.problems.append(f"{uri}/{printable(name)} has a name that is not UTF-8")
         else:
-            listing.add(ArchiveEntry(uri, name, None, length))
+            listing.add(ArchiveEntry(uri, name, None, length, tree.versions[name]))
     return listing
 
 
 def _list_file(uri: str) -> ArchiveListing:
     listing = ArchiveListing()
     with open_file(uri) as file:
+        listing.version = storage.file_version(uri)
         try:
             if uri.lower().endswith(".zip"):
                 list_zip(uri, file, listing)

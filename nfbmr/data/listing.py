@@ -28,6 +28,7 @@ class Tree:
     Attributes:
         root: absolute.
         files: names relative to the root, sorted; with their sizes in bytes.
+        versions: of the files, see ``storage.version_of``.
 
     Raises:
         DataError: the root is missing, is no folder, is empty, or cannot be listed.
@@ -54,11 +55,13 @@ class Tree:
                 raise DataError(f"{self.root} is empty: expected pictures below it.")
             raise DataError(f"{self.root} does not exist: check the path.")
         prefix = self._path.rstrip("/") + "/"
-        return {
-            name.removeprefix(prefix): int(info.get("size") or 0)
+        files = {
+            name.removeprefix(prefix): info
             for name, info in sorted(found.items())
             if info["type"] == "file"
         }
+        self.versions = {name: storage.version_of(info) for name, info in files.items()}
+        return {name: int(info.get("size") or 0) for name, info in files.items()}
 
     @property
     def pictures(self) -> list[str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
+
+import pyarrow as pa
 
 from nfbmr import storage
 from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import list_archive, read_entry
 from nfbmr.data.content import read_bytes
 from nfbmr.data.sample import Sample
-from nfbmr.score.plan import PlannedPicture, load_plan
+from nfbmr.score.plan import PlannedPicture, pictures_table
+from nfbmr.score.plan_files import load_plan
 from nfbmr.score.units import read_marker
 
 
@@ -23,13 +27,16 @@ def stored_picture(row: Mapping[str, Any]) -> bytes:
     if "::" not in row["image_uri"]:
         return read_bytes(row["image_uri"])
     entry = ArchiveEntry(row["archive"], row["member"])
-    for listed in list_archive(row["archive"]).entries:
-        if listed.member == row["member"]:
-            entry = listed
-    return read_entry(entry)
+    return read_entry(_members(row["archive"]).get(row["member"], entry))
 
 
-def planned_samples(samples: Iterable[Sample], root: str) -> list[PlannedPicture]:
+@lru_cache(maxsize=4)
+def _members(archive: str) -> dict[str, ArchiveEntry]:
+    """An archive's listing, kept: a report shows many pictures of one."""
+    return {entry.member: entry for entry in list_archive(archive).entries}
+
+
+def planned_samples(samples: Iterable[Sample], root: str) -> pa.Table:
     """The test pictures of labelled data, as a scoring run plans them.
 
     Args:
@@ -37,18 +44,19 @@ def planned_samples(samples: Iterable[Sample], root: str) -> list[PlannedPicture
         root: the data root, as it stands in the ``archive`` column.
     """
     root = storage.absolute_uri(root)
-    return [
+    return pictures_table(
         PlannedPicture(
             image_uri=sample.uri,
             archive=root,
             member=sample.uri.removeprefix(root).lstrip("/"),
             offset=None,
             length=None,
+            version=None,
             category=sample.category,
         )
         for sample in samples
         if sample.split == "test"
-    ]
+    )
 
 
 def run_info(output: str) -> dict[str, str]:

@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-import ray
 
 from nfbmr import __version__, storage
 from nfbmr.errors import DataError, OutputError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
-from nfbmr.resources import actor_pool, ray_data_session
 from nfbmr.score.backbones import check_backbones
-from nfbmr.score.plan import (
-    CategoryRule,
-    Plan,
-    PlannedPicture,
-    list_sources,
-    load_plan,
-    make_plan,
-    save_plan,
-)
-from nfbmr.score.schema import ERROR, score_schema
-from nfbmr.score.stages import Decoder, Scorer
-from nfbmr.score.units import finished_units, merge_units, read_marker, read_unit
+from nfbmr.score.category_rule import CategoryRule
+from nfbmr.score.merge import merge_units, set_marker
+from nfbmr.score.pipeline import score_units
+from nfbmr.score.plan import Plan, make_plan
+from nfbmr.score.plan_files import load_plan, save_plan
+from nfbmr.score.schema import score_schema
+from nfbmr.score.sources import list_sources
+from nfbmr.score.units import finished_units, read_marker
 from nfbmr.settings import RunSettings
-
-_UNIT_SCHEMA = pa.schema(
-    [("unit", pa.string()), ("category", pa.string()), ("pictures", pa.string())]
-)
 
 
 @dataclass(frozen=True)
@@ -97,7 +86,7 @@ def score(
     registry: Registry,
     settings: RunSettings,
     progress: Progress,
-    pictures: Callable[[], list[PlannedPicture]] | None = None,
+    pictures: Callable[[], pa.Table] | None = None,
 ) -> ScoringSummary:
     """Score everything that is asked for. Needs a Ray session.
 
@@ -112,44 +101,53 @@ def score(
         NfbmrError: missing sources, no models, or an output that holds another run.
     """
     output = storage.absolute_uri(request.output)
-    plan = _plan(request, output, registry, settings, progress, pictures)
+    plan = prepare(request, output, registry, settings, progress, pictures)
     marker = read_marker(output)
     if marker is not None:
         progress.say(f"{output} is finished already: {marker['pictures']} pictures")
         return ScoringSummary(**{**marker["run"], "scored_now": 0, "seconds_by_stage": {}})
-    schema = score_schema({m.feature_shape[1] * m.feature_shape[2] for m in plan.models.values()})
-    units = plan.units()
-    seconds, scored_now = _score_units(
-        plan, units, output, schema, request, registry, settings, progress
-    )
-    failed = _count_failed(output, units)
+    schema = plan_schema(plan)
+    seconds, scored_now = _score_left(plan, output, schema, request, registry, settings, progress)
+    failed = merge_units(plan, output, schema, lineage(plan))
     summary = ScoringSummary(
         output=output,
         run_id=plan.run_id,
-        pictures=len(plan.pictures),
+        pictures=plan.pictures,
         failed=failed,
         models={name: model.version.version for name, model in plan.models.items()},
         seconds_by_stage=seconds,
         scored_now=scored_now,
     )
-    merge_units(output, list(units), schema, _lineage(plan, summary))
+    set_marker(output, {**lineage(plan), "failed": failed, "run": summary.as_dict()})
     progress.say(f"{summary.pictures} rows ({failed} with an error) are in {output}")
     return summary
 
 
-def _plan(
+def prepare(
     request: ScoringRequest,
     output: str,
     registry: Registry,
     settings: RunSettings,
     progress: Progress,
-    pictures: Callable[[], list[PlannedPicture]] | None,
+    pictures: Callable[[], pa.Table] | None = None,
 ) -> Plan:
-    """The plan that is there, if it is of this request; else a new one."""
+    """The plan under an output, if it is of this request; else a new one, listed and saved.
+
+    Args:
+        request: what to score.
+        output: absolute.
+        registry: where models are pinned.
+        settings: the size of a unit.
+        progress: where it says what it does.
+        pictures: lists what to score; by default the request's sources are listed.
+
+    Raises:
+        NfbmrError: missing sources, no models, or an output that holds another run.
+    """
     plan = load_plan(output)
     if plan is not None:
         _check_same(plan, request, output)
-        progress.say(f"Going on with the plan of {len(plan.pictures)} pictures in {output}")
+        progress.say(f"Going on with the plan of {plan.pictures} pictures in {output}")
         return plan
     if storage.list_names(output):
         raise OutputError(
@@ -158,12 +156,14 @@ def _plan(
         )
     rule = CategoryRule(request.category_pattern, request.category)
     listed = pictures() if pictures else list_sources(request.sources, rule)
-    if not listed:
+    if len(listed) == 0:
         raise DataError(f"There are no pictures in {', '.join(request.sources)}.")
-    plan = make_plan(listed, request.identity(), registry, request.alias, settings.unit_size)
-    save_plan(plan, output)
+    progress.say(f"Listed {len(listed)} pictures")
+    identity = request.identity()
+    plan, ordered = make_plan(listed, identity, registry, request.alias, settings.unit_size)
+    save_plan(plan, ordered, output)
     counts = ", ".join(f"{name or '(none)'} {n}" for name, n in sorted(plan.counts().items()))
-    progress.say(f"Planned {len(plan.pictures)} pictures in {len(plan.units())} units: {counts}")
+    progress.say(f"Planned {plan.pictures} pictures in {len(plan.units)} units: {counts}")
     for category, error in plan.model_errors.items():
         progress.say(f"  {error}: its {plan.counts()[category]} pictures will be error rows")
     return plan
@@ -181,9 +181,8 @@ def _check_same(plan: Plan, request: ScoringRequest, output: str) -> None:
         )
 
 
-def _score_units(
+def _score_left(
     plan: Plan,
-    units: Mapping[str, Sequence[PlannedPicture]],
     output: str,
     schema: pa.Schema,
     request: ScoringRequest,
@@ -193,78 +192,27 @@ def _score_units(
 ) -> tuple[dict[str, float], int]:
     """Run the pipeline over the units that are not committed yet."""
     finished = finished_units(output)
-    left = {name: pictures for name, pictures in units.items() if name not in finished}
+    left = [unit for unit in plan.units if unit.name not in finished]
     if finished:
-        progress.say(f"{len(finished)} of {len(units)} units were finished before")
-    seconds: Counter[str] = Counter()
-    done = 0
+        progress.say(f"{len(finished)} of {len(plan.units)} units were finished before")
     if not left:
         return {}, 0
     check_backbones(plan, request.weights)
-    total = sum(len(pictures) for pictures in left.values())
-    with ray_data_session("scoring"), progress.counter("scored", total) as count:
-        rows = ray.data.from_arrow([_unit_table(n, p) for n, p in left.items()])
-        decoded = rows.map_batches(
-            Decoder(plan.models, plan.model_errors),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=0.25,
-        )
-        results = decoded.map_batches(
-            Scorer,
-            fn_constructor_args=(
-                plan.models,
-                output,
-                plan.run_id,
-                schema,
-                settings,
-                registry.uri,
-                request.weights,
-            ),
-            batch_size=1,
-            batch_format="pyarrow",
-            **actor_pool(settings, len(left)),
-        )
-        for row in results.iter_rows():
-            done += row["pictures"]
-            for stage in ("fetch_s", "decode_s", "forward_s", "commit_s"):
-                seconds[stage] += row[stage]
-            count(done)
-    return dict(seconds), done
+    return score_units(plan, left, output, schema, settings, registry, request.weights, progress)
 
 
-def _unit_table(unit: str, pictures: Sequence[PlannedPicture]) -> pa.Table:
-    row = {
-        "unit": unit,
-        "category": pictures[0].category,
-        "pictures": json.dumps([asdict(picture) for picture in pictures]),
-    }
-    return pa.Table.from_pylist([row], schema=_UNIT_SCHEMA)
+def plan_schema(plan: Plan) -> pa.Schema:
+    """The columns of a plan's rows."""
+    shapes = [model.feature_shape for model in plan.models.values()]
+    return score_schema({height * width for _, height, width in shapes})
 
 
-def _count_failed(output: str, units: Mapping[str, Sequence[PlannedPicture]]) -> int:
-    """Error rows over all units; also the proof that every planned picture has its row.
-
-    Raises:
-        OutputError: a unit has other rows than the plan says.
-    """
-    failed = 0
-    for unit, pictures in units.items():
-        table = read_unit(output, unit)
-        if table.column("image_uri").to_pylist() != [p.image_uri for p in pictures]:
-            raise OutputError(
-                f"Unit {unit} in {output} does not hold the pictures of the plan: remove its file "
-                "and run the same command again."
-            )
-        failed += sum(status == ERROR for status in table.column("status").to_pylist())
-    return failed
-
-
-def _lineage(plan: Plan, summary: ScoringSummary) -> dict[str, Any]:
+def lineage(plan: Plan) -> dict[str, Any]:
+    """What a run's files say about where they come from."""
     return {
         "nfbmr_version": __version__,
-        "pictures": summary.pictures,
-        "failed": summary.failed,
+        "run_id": plan.run_id,
+        "pictures": plan.pictures,
         "request": plan.request,
-        "run": summary.as_dict(),
+        "models": {name: model.version.version for name, model in plan.models.items()},
     }

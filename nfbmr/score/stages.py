@@ -23,16 +23,17 @@ from numpy.typing import NDArray
 
 from nfbmr import storage
 from nfbmr.data.archive_entry import ArchiveEntry
-from nfbmr.data.archives import read_entry
+from nfbmr.data.archives import holder, read_entry
 from nfbmr.data.content import content_hash
 from nfbmr.data.decoding import decode_and_resize
-from nfbmr.errors import DataError, DecodeError, NfbmrError
+from nfbmr.errors import STORE_ERRORS, DataError, DecodeError, NfbmrError
 from nfbmr.model.detector import Detector
 from nfbmr.model.runner import BackboneRunner
 from nfbmr.model.scoring import map_peak
 from nfbmr.registry import load_detector
 from nfbmr.score.heads_cache import HeadsCache
-from nfbmr.score.plan import PlannedModel, PlannedPicture
+from nfbmr.score.plan import PlannedModel, PlannedPicture, PlannedUnit
+from nfbmr.score.plan_files import unit_pictures
 from nfbmr.score.schema import ERROR, OK, missing_map
 from nfbmr.score.units import write_unit
 from nfbmr.settings import RunSettings
@@ -74,48 +75,90 @@ class FetchedPicture:
     error: str | None = None
 
 
+class _Versions:
+    """The versions of archives as they are now, looked up once per unit."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+
+    def check(self, entry: ArchiveEntry, planned: str) -> None:
+        """Refuse a picture whose file is not the one that was listed.
+
+        Raises:
+            DataError: the file changed, or is gone.
+        """
+        uri = holder(entry)
+        try:
+            if uri not in self._found:
+                self._found[uri] = storage.file_version(uri)
+        except FileNotFoundError as error:
+            raise DataError(f"{uri} does not exist (any more).") from error
+        except STORE_ERRORS as error:
+            raise DataError(f"{uri} cannot be read: {error}.") from error
+        if self._found[uri] != planned:
+            raise DataError(
+                f"{uri} changed since the run was planned: score it in a run of its own."
+            )
+
+
 class Decoder:
     """Fetches and decodes the pictures of a unit in a CPU task.
 
     Args:
         models: the plan's models; they say to which size a category's pictures are brought.
         model_errors: why the other categories have none.
+        output: of the run, where the plan lies.
+        run_id: of the scoring run.
     """
 
-    def __init__(self, models: Mapping[str, PlannedModel], model_errors: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, PlannedModel],
+        model_errors: Mapping[str, str],
+        output: str,
+        run_id: str,
+    ) -> None:
         self.models = dict(models)
         self.model_errors = dict(model_errors)
+        self.output = output
+        self.run_id = run_id
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Turn rows (unit, category, pictures) into rows with pixels."""
+        """Turn rows of ``PlannedUnit`` into rows with pixels."""
         rows = [self.decode(row) for row in batch.to_pylist()]
         return pa.Table.from_pylist(rows, schema=_DECODED)
 
     def decode(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Fetch all pictures of a unit at once, then decode one after the other."""
-        planned = [PlannedPicture(**values) for values in json.loads(row["pictures"])]
         started = time.perf_counter()
+        unit = PlannedUnit(**row)
+        planned = unit_pictures(self.output, self.run_id, unit)
+        versions = _Versions()
         with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-            fetched = list(pool.map(self._fetch, planned))
+            fetched = list(pool.map(lambda picture: self._fetch(picture, versions), planned))
         fetch_s = time.perf_counter() - started
         started = time.perf_counter()
-        pixels = [self._decode(picture, data, row["category"]) for picture, data in fetched]
+        pixels = [self._decode(picture, data, unit.category) for picture, data in fetched]
         return {
-            "unit": row["unit"],
-            "category": row["category"],
+            "unit": unit.name,
+            "category": unit.category,
             "pictures": json.dumps([asdict(picture) for picture, _ in fetched]),
             "pixels": b"".join(data for data in pixels if data is not None),
             "fetch_s": fetch_s,
             "decode_s": time.perf_counter() - started,
         }
 
-    def _fetch(self, planned: PlannedPicture) -> tuple[FetchedPicture, bytes | None]:
+    def _fetch(
+        self, planned: PlannedPicture, versions: _Versions
+    ) -> tuple[FetchedPicture, bytes | None]:
         picture = FetchedPicture(planned.image_uri, planned.archive, planned.member)
         picture.error = planned.problem or self.model_errors.get(planned.category)
         if picture.error is not None:
             return picture, None
         entry = ArchiveEntry(planned.archive, planned.member, planned.offset, planned.length)
         try:
+            if planned.version is not None:
+                versions.check(entry, planned.version)
             data = read_entry(entry)
         except DataError as error:
             picture.error = str(error)

@@ -14,7 +14,6 @@ output as a data set.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -24,61 +23,41 @@ from fsspec.core import url_to_fs
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
+from nfbmr.score.schema import ERROR
 
 UNITS_FOLDER = "_units"
 MARKER = "_SUCCESS"
 _SUFFIX = ".parquet"
-MAX_ROWS_PER_FILE = 1_000_000
+_FAILED = b"nfbmr.failed"
 
 
 def write_unit(output: str, unit: str, table: pa.Table) -> None:
     """Commit a unit: all of its rows or none."""
+    failed = table.column("status").to_pylist().count(ERROR)
+    metadata = {**(table.schema.metadata or {}), _FAILED: str(failed)}
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
     uri = storage.join(output, UNITS_FOLDER, unit + _SUFFIX)
     storage.write_atomically(uri, sink.getvalue().to_pybytes())
+
+
+def units_uri(output: str) -> str:
+    """Where a run's committed units lie."""
+    return storage.join(output, UNITS_FOLDER)
+
+
+def read_failed(output: str, unit: str) -> int:
+    """How many rows of a committed unit are errors, from the footer of its file alone."""
+    fs, path = url_to_fs(storage.join(output, UNITS_FOLDER, unit + _SUFFIX))
+    with fs.open(path, "rb") as file:
+        metadata = pq.read_schema(file).metadata or {}
+    return int(metadata.get(_FAILED, b"0"))
 
 
 def finished_units(output: str) -> set[str]:
     """Names of the units that are committed."""
     names = storage.list_names(storage.join(output, UNITS_FOLDER))
     return {name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
-
-
-def merge_units(
-    output: str, units: list[str], schema: pa.Schema, summary: Mapping[str, Any]
-) -> None:
-    """Merge the finished units into few large files, mark the data set whole, drop the units.
-
-    Every step can be cut off and done again: the parts are written under fixed names, and the
-    units are removed only after the marker is there.
-
-    Args:
-        output: of the run.
-        units: names of all units of the plan, in the order of the rows.
-        schema: of the rows.
-        summary: written into the marker.
-    """
-    schema = schema.with_metadata({"nfbmr": json.dumps(summary)})
-    for number, part in enumerate(_parts(output, units, schema)):
-        uri = storage.join(output, f"part-{number:05d}.parquet")
-        storage.write_atomically(uri, part)
-    storage.write_atomically(storage.join(output, MARKER), json.dumps(summary, indent=1).encode())
-    storage.remove_tree(storage.join(output, UNITS_FOLDER))
-
-
-def _parts(output: str, units: list[str], schema: pa.Schema) -> Iterator[bytes]:
-    """Finished files one after the other, each of whole units."""
-    remaining = list(units)
-    while remaining:
-        sink = pa.BufferOutputStream()
-        rows = 0
-        with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-            while remaining and rows < MAX_ROWS_PER_FILE:
-                table = read_unit(output, remaining.pop(0))
-                writer.write_table(table.cast(schema))
-                rows += table.num_rows
-        yield sink.getvalue().to_pybytes()
 
 
 def read_unit(output: str, unit: str) -> pa.Table:

@@ -131,7 +131,9 @@ def test_a_prefix_lists_files_by_their_own_uri(place: str) -> None:
     assert [entry.member for entry in listing.entries] == sorted(contents)
     assert listing.skipped_members == 2
     for entry in listing.entries:
-        assert entry == ArchiveEntry(root, entry.member, None, len(contents[entry.member]))
+        length = len(contents[entry.member])
+        assert entry == ArchiveEntry(root, entry.member, None, length, entry.version)
+        assert entry.version
         assert entry.image_uri == f"{root}/{entry.member}"
         assert read_entry(entry) == contents[entry.member]
 

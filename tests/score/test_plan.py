@@ -1,6 +1,5 @@
 """The plan lists every picture once, in units named by what they hold."""
 
-import dataclasses
 import tarfile
 from pathlib import Path
 
@@ -10,14 +9,10 @@ from hypothesis import strategies as st
 
 from nfbmr.errors import ConfigError, DataError, OutputError, RegistryError
 from nfbmr.registry import Registry, default_uri
-from nfbmr.score.plan import (
-    CategoryRule,
-    PlannedPicture,
-    list_sources,
-    load_plan,
-    make_plan,
-    save_plan,
-)
+from nfbmr.score.category_rule import CategoryRule
+from nfbmr.score.plan import PlannedPicture, cut_units, make_plan, pictures_table
+from nfbmr.score.plan_files import load_plan, save_plan, unit_pictures, unit_uris
+from nfbmr.score.sources import list_sources
 from tests.conftest import Trained
 
 
@@ -52,46 +47,79 @@ def test_a_pattern_without_a_category_is_refused() -> None:
 def test_units_partition_the_pictures_and_hold_one_category_each(
     categories: list[str], unit_size: int
 ) -> None:
-    from nfbmr.score.plan import _cut
+    ordered = pictures_table(
+        PlannedPicture(f"x::{i}", "x", str(i), None, i, "v", category)
+        for i, category in enumerate(sorted(categories))
+    )
+    units = cut_units(ordered, unit_size)
+    assert sum(unit.count for unit in units) == len(categories)
+    assert all(1 <= unit.count <= unit_size for unit in units)
+    assert len({unit.name for unit in units}) == len(units)
+    assert cut_units(ordered, unit_size) == units
+    for category in set(categories):
+        own = [unit.count for unit in units if unit.category == category]
+        assert sum(own) == categories.count(category)
+        assert all(count == unit_size for count in own[:-1])
 
-    pictures = [
-        PlannedPicture(f"x::{i}", "x", str(i), None, i, category)
-        for i, category in enumerate(categories)
-    ]
-    ordered = sorted(pictures, key=lambda p: (p.category, p.image_uri))
-    cut = _cut(ordered, unit_size)
-    assert [dataclasses.replace(p, unit="") for p in cut] == ordered
-    units: dict[str, list[PlannedPicture]] = {}
-    for picture in cut:
-        units.setdefault(picture.unit, []).append(picture)
-    assert all(len(members) <= unit_size for members in units.values())
-    assert all(len({p.category for p in members}) == 1 for members in units.values())
-    assert [p.unit for p in _cut(ordered, unit_size)] == [p.unit for p in cut]
+
+def test_units_find_their_own_pictures_in_the_saved_plan(trained: Trained, tmp_path: Path) -> None:
+    """Over several row groups, in any order."""
+    category = trained.results[0].category
+    listed = pictures_table(
+        PlannedPicture(f"x::{i:04d}", "x", f"{i}", i, i + 1, "v", category if i % 3 else "other")
+        for i in range(1000)
+    )
+    plan, ordered = make_plan(listed, {}, trained.registry, "champion", 7)
+    save_plan(plan, ordered, str(tmp_path))
+    assert plan.units[-1].row_group > 2
+    assert plan.counts() == {category: 666, "other": 334}
+    assert "no model" in plan.model_errors["other"]
+    uris = []
+    for unit in reversed(plan.units):
+        pictures = unit_pictures(str(tmp_path), plan.run_id, unit)
+        assert {picture.category for picture in pictures} == {unit.category}
+        assert [p.image_uri for p in pictures] == unit_uris(str(tmp_path), plan.run_id, unit)
+        uris = [picture.image_uri for picture in pictures] + uris
+    assert uris == ordered.column("image_uri").to_pylist()
+
+
+def test_a_unit_is_named_by_what_it_holds() -> None:
+    def name(**changes: object) -> str:
+        values = {"offset": 0, "length": 5, "version": "v", "category": "a"} | changes
+        table = pictures_table([PlannedPicture("x::1", "x", "1", **values)])  # type: ignore[arg-type]
+        return cut_units(table, 10)[0].name
+
+    assert name() == name(offset=512)
+    assert len({name(), name(length=6), name(version="w"), name(category="b")}) == 4
 
 
 def test_a_plan_comes_back_as_it_was_saved(trained: Trained, tmp_path: Path) -> None:
     pictures = list_sources([trained.factory.archive], CategoryRule())
     assert len(pictures) == trained.settings.archive + 3
-    plan = make_plan(pictures, {"sources": ["x"]}, trained.registry, "champion", 7)
+    plan, ordered = make_plan(pictures, {"sources": ["x"]}, trained.registry, "champion", 7)
     assert set(plan.models) == {result.category for result in trained.results}
     assert all(model.version.version == "1" for model in plan.models.values())
     assert load_plan(str(tmp_path)) is None
-    save_plan(plan, str(tmp_path))
+    save_plan(plan, ordered, str(tmp_path))
     assert load_plan(str(tmp_path)) == plan
 
 
 def test_a_damaged_plan_says_so(trained: Trained, tmp_path: Path) -> None:
     pictures = list_sources([trained.factory.archive], CategoryRule())
-    save_plan(make_plan(pictures, {}, trained.registry, "champion", 7), str(tmp_path))
-    for name in ("pictures.parquet", "plan.json"):
+    save_plan(*make_plan(pictures, {}, trained.registry, "champion", 7), str(tmp_path))
+    for name in ("pictures.parquet", "units.parquet", "plan.json"):
         path = tmp_path / "_plan" / name
-        path.write_bytes(path.read_bytes()[:-20])
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-20])
         with pytest.raises(OutputError, match="is damaged"):
             load_plan(str(tmp_path))
+        path.write_bytes(whole)
 
 
 def test_no_model_for_any_category_names_what_there_is(trained: Trained, tmp_path: Path) -> None:
-    pictures = [PlannedPicture("a/1.png", "a", "1.png", None, None, "woven_fabrik")]
+    pictures = pictures_table(
+        [PlannedPicture("a/1.png", "a", "1.png", None, None, None, "woven_fabrik")]
+    )
     with pytest.raises(RegistryError, match="Known: "):
         make_plan(pictures, {}, trained.registry, "champion", 7)
     pictures = list_sources([trained.factory.archive], CategoryRule())
@@ -111,4 +139,4 @@ def test_pictures_without_any_category_say_how_to_give_one(tmp_path: Path) -> No
 
 def test_the_same_source_given_twice_is_listed_once(trained: Trained) -> None:
     once = list_sources([trained.factory.archive], CategoryRule())
-    assert list_sources([trained.factory.archive] * 2, CategoryRule()) == once
+    assert list_sources([trained.factory.archive] * 2, CategoryRule()).equals(once)

@@ -27,6 +27,14 @@ def score_to(trained: Trained, output: Path | str, *sources: str, **more: object
     return score(request, trained.registry, trained.config.run, QUIET)
 
 
+class CutOffError(Exception):
+    """Stands for a driver that is killed at this place."""
+
+
+def cut_off(*_: object) -> None:
+    raise CutOffError
+
+
 @pytest.fixture(scope="module")
 def undisturbed(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     output = tmp_path_factory.mktemp("undisturbed") / "scores"
@@ -110,12 +118,6 @@ def test_what_was_cut_off_goes_on_and_gives_the_same_rows(
 ) -> None:
     """Some units are committed, one of them under a name that is only half written."""
 
-    class CutOffError(Exception):
-        pass
-
-    def cut_off(*_: object) -> None:
-        raise CutOffError
-
     output = tmp_path / "scores"
     with monkeypatch.context() as patch:
         patch.setattr(run, "merge_units", cut_off)
@@ -147,8 +149,9 @@ def test_a_unit_with_other_rows_than_planned_is_not_accepted(
 ) -> None:
     output = tmp_path / "scores"
     with monkeypatch.context() as patch:
-        patch.setattr(run, "merge_units", lambda *_: None)
-        score_to(trained, output)
+        patch.setattr(run, "merge_units", cut_off)
+        with pytest.raises(CutOffError):
+            score_to(trained, output)
     name = min(finished_units(str(output)))
     write_unit(str(output), name, read_unit(str(output), name).slice(1))
     with pytest.raises(OutputError, match=f"Unit {name} .* does not hold the pictures of the plan"):
@@ -209,12 +212,8 @@ def test_missing_sources_and_wrong_weights_end_before_any_work(
 def test_an_output_that_cannot_be_written_is_a_sentence(trained: Trained, tmp_path: Path) -> None:
     """The commit fails in an actor: what reaches the user is the cause, not Ray's traceback."""
     output = tmp_path / "scores"
-    output.mkdir()
-    (output / "_plan").mkdir()
-    pictures = run.list_sources([trained.factory.archive], run.CategoryRule())
     request = ScoringRequest((trained.factory.archive,), str(output))
-    plan = run.make_plan(pictures, request.identity(), trained.registry, "champion", 8)
-    run.save_plan(plan, str(output))
+    run.prepare(request, str(output), trained.registry, trained.config.run, QUIET)
     (output / "_units").write_text("a file where a folder is wanted")
     with pytest.raises(WorkerError, match=r"while scoring: FileExistsError: .*_units") as caught:
         score(request, trained.registry, trained.config.run, QUIET)
