@@ -59,7 +59,8 @@ def retry_failed(
         )
     retried = storage.join(output, RETRY_FOLDER)
     sub_plan = load_plan(retried) or _plan_again(plan, output, retried)
-    seconds, scored = {}, 0
+    seconds: dict[str, float] = {}
+    scored = 0
     if sub_plan is not None:
         seconds, scored = _score(sub_plan, retried, request, registry, settings, progress)
         _replace_rows(output, _new_rows(sub_plan, retried))
