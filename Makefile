@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint lock chromium clean
+.PHONY: help setup demo test test-integration test-slow lint lock chromium services clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"nfbmr needs Python 3.11 to 3.13, but $(PYTHON) is {v.major}.{v.minor}; name another one: make PYTHON=python3.11 ...")'
@@ -24,15 +24,21 @@ setup: $(STAMP) ## install the locked packages into .venv
 demo: $(STAMP) ## build a small factory, train, score, evaluate, report
 	@$(BIN)/python jobs/demo.py
 
-test: $(STAMP) chromium ## every test that is not marked slow, linters and types first
+test: $(STAMP) chromium ## linters, types, and every test that is not marked slow or integration
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow and not integration"
+
+test-integration: $(STAMP) services ## the tests with real services: an object store, a database, nodes that die
+	@$(BIN)/python -m pytest -m "integration and not slow"
 
 test-slow: $(STAMP) chromium ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
 
 chromium: # the report's test opens the page in a real browser
 	@sh tests/install_chromium.sh
+
+services: # the integration tests start an object store and a database of their own
+	@sh tests/install_services.sh
 
 lint: $(STAMP) ## format and lint
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/mypy

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+
+_DELETERS = 16
 
 
 def absolute_uri(uri: str) -> str:
@@ -107,5 +110,15 @@ def list_names(uri: str) -> list[str]:
 def remove_tree(uri: str) -> None:
     """Remove a folder or prefix with everything in it, if it is there."""
     fs, path = url_to_fs(uri)
-    if fs.exists(path):
+    if not fs.exists(path):
+        return
+    try:
         fs.rm(path, recursive=True)
+    except OSError:
+        if isinstance(fs, LocalFileSystem):
+            raise
+        # Not every store that speaks S3 takes its bulk deletion as it is sent today: OpenStack
+        # Swift 2.30 wants a header that newer clients no longer send.
+        fs.invalidate_cache()
+        with ThreadPoolExecutor(_DELETERS) as pool:
+            list(pool.map(fs.rm_file, fs.find(path)))

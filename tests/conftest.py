@@ -18,6 +18,8 @@ from nfbmr.registry import Registry, default_uri
 from nfbmr.session import ray_session
 from nfbmr.train.campaign import CampaignPaths, CategoryResult, run_campaign
 
+pytest_plugins = ["tests.services.postgres", "tests.services.swift"]
+
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 
