@@ -14,8 +14,11 @@ from ray.exceptions import RayError
 from nfbmr.errors import WorkerError
 from nfbmr.settings import RunSettings
 
-_DECODE_SHARE = 0.25
-"""Part of a core that an actor on the CPU leaves to decoding tasks: logical, as Ray counts."""
+FETCH_CPUS = 0.25
+"""Part of a core that a task takes which mostly waits for bytes: logical, as Ray counts.
+
+As much of every actor's cores is left to such tasks.
+"""
 
 
 def cluster_gpus() -> float:
@@ -23,10 +26,8 @@ def cluster_gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0.0))
 
 
-def actor_count(run: RunSettings) -> int:
-    """How many backbone actors fit the cluster: by GPU share, else by cores."""
-    if run.actors > 0:
-        return run.actors
+def fitting_actors(run: RunSettings) -> int:
+    """How many backbone actors fit the cluster as it is now: by GPU share, else by cores."""
     gpus = cluster_gpus()
     if gpus > 0:
         return max(1, int(gpus / run.gpus_per_actor))
@@ -34,18 +35,63 @@ def actor_count(run: RunSettings) -> int:
     return max(1, int(cpus / run.cpus_per_actor))
 
 
-def actor_pool(run: RunSettings, batches: int) -> dict[str, Any]:
+def decode_threads(run: RunSettings) -> int:
+    """How many threads decode in a scoring actor."""
+    if run.decode_threads > 0:
+        return run.decode_threads
+    return max(1, int(_cores_beside_gpu(run))) if cluster_gpus() > 0 else 1
+
+
+def _cores_beside_gpu(run: RunSettings) -> float:
+    """Cores per GPU actor, on the node with a GPU that has fewest."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return min(
+        float(node.get("CPU", 0.0)) / max(1, int(node["GPU"] / run.gpus_per_actor))
+        for node in nodes
+        if node.get("GPU", 0.0) > 0
+    )
+
+
+def pool_sizes(run: RunSettings, fitting: int, batches: int) -> tuple[int, int, int]:
+    """Least, most and first size of a pool of actors.
+
+    Args:
+        run: what the user wants.
+        fitting: how many the cluster holds now.
+        batches: how many there are to work on; more actors than that would stand idle.
+    """
+    most = max(1, min(run.actors_max or max(fitting, run.actors_min), batches))
+    least = min(run.actors_min or most, most)
+    return least, most, max(least, min(most, fitting))
+
+
+def actor_pool(
+    run: RunSettings, batches: int, *, decodes: bool = False, calls: int = 1
+) -> dict[str, Any]:
     """Arguments of ``map_batches`` for a pool of backbone actors.
 
     Args:
         run: how many actors are wanted, and what each takes.
-        batches: how many there are to work on; more actors than that would stand idle.
+        batches: how many there are to work on.
+        decodes: whether the actors decode as well; on a GPU node they reserve cores for it then.
+        calls: that an actor runs at the same time, each in a thread.
     """
-    size = max(1, min(actor_count(run), batches))
-    arguments: dict[str, Any] = {"compute": ray.data.ActorPoolStrategy(size=size)}
-    if cluster_gpus() > 0:
-        return {**arguments, "num_gpus": run.gpus_per_actor}
-    return {**arguments, "num_cpus": run.cpus_per_actor * (1 - _DECODE_SHARE)}
+    least, most, first = pool_sizes(run, fitting_actors(run), batches)
+    pool = ray.data.ActorPoolStrategy(
+        min_size=least,
+        max_size=most,
+        initial_size=first,
+        max_concurrent_calls_per_actor=calls,
+        enable_true_multi_threading=calls > 1,
+    )
+    if cluster_gpus() == 0:
+        return {"compute": pool, "num_cpus": run.cpus_per_actor * (1 - FETCH_CPUS)}
+    cores = min(decode_threads(run), _cores_beside_gpu(run)) if decodes else 0.0
+    return {
+        "compute": pool,
+        "num_gpus": run.gpus_per_actor,
+        "num_cpus": cores * (1 - FETCH_CPUS),
+    }
 
 
 @contextmanager

@@ -73,6 +73,9 @@ class FitSettings:
 
 AUTOMATIC = "auto"
 
+IN_ACTORS = "actors"
+IN_TASKS = "tasks"
+
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSettings:
@@ -120,7 +123,14 @@ class RunSettings:
         gpus_per_fit: share of a GPU of one fit, where the cluster has GPUs.
         cpus_per_actor: cores (threads) of one backbone actor on a cluster without GPUs.
         gpus_per_actor: share of a GPU of one backbone actor, where the cluster has GPUs.
-        actors: backbone actors; 0 means one per ``cpus_per_actor`` cores or per GPU share.
+        actors_max: backbone actors at most; 0 means one per ``cpus_per_actor`` cores or GPU share
+            that the cluster has now. More than that makes an autoscaling cluster grow.
+        actors_min: backbone actors that stay even when there is little to do; 0 means
+            ``actors_max``: the pool keeps its size.
+        decode: who decodes in a scoring run: ``actors`` (encoded bytes travel between nodes), or
+            ``tasks`` on any node (pixels travel: for nodes with GPUs that have too few cores).
+        decode_threads: of one scoring actor; 0 means 1 without a GPU, else its share of the cores
+            of the node.
         decode_batch_size: pictures that one decoding task reads at a time.
         batch_size: pictures in one forward pass of the backbone.
         unit_size: pictures in one unit, the smallest piece of scoring work that is committed.
@@ -134,7 +144,10 @@ class RunSettings:
     gpus_per_fit: float = 0.25
     cpus_per_actor: int = 1
     gpus_per_actor: float = 1.0
-    actors: int = 0
+    actors_max: int = 0
+    actors_min: int = 0
+    decode: str = IN_ACTORS
+    decode_threads: int = 0
     decode_batch_size: int = 32
     batch_size: int = 16
     unit_size: int = 64
@@ -150,9 +163,24 @@ class RunSettings:
         for name in ("gpus_per_fit", "gpus_per_actor", "stall_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"run.{name} = {getattr(self, name):g}: must be above 0.")
-        for name in ("cpus_per_fit", "actors", "heads_cache_mib"):
+        for name in (
+            "cpus_per_fit",
+            "actors_max",
+            "actors_min",
+            "decode_threads",
+            "heads_cache_mib",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"run.{name} = {getattr(self, name):g}: must not be negative.")
+        if 0 < self.actors_max < self.actors_min:
+            raise ConfigError(
+                f"run.actors_min = {self.actors_min} is above run.actors_max = {self.actors_max}: "
+                "make it at most as large."
+            )
+        if self.decode not in (IN_ACTORS, IN_TASKS):
+            raise ConfigError(
+                f"run.decode = {self.decode!r}: expected {IN_ACTORS!r} or {IN_TASKS!r}."
+            )
         for name in ("failure_budget", "training_failure_budget"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(

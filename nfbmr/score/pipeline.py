@@ -1,15 +1,31 @@
 """The pipeline of a scoring run on Ray Data: units in, statistics of committed units out.
 
-Ray's own checkpointing (``ray.data.checkpoint``) is not used: it loads the ids of all finished rows
-into memory first, and a unit's file already says that the unit is finished. ``write_parquet`` is
-not used either: a retried write may leave rows twice, where a unit's file can only be replaced.
+Plan → fetch (tasks) → decode, score, commit (actors). Encoded bytes travel from a task to an actor;
+pixels stay in the actor's process; nothing but statistics comes back. All batches are units, and a
+unit is of one category, so no shuffle groups anything.
+
+What of Ray Data 2.60 is used:
+
+- its streaming execution with back-pressure: fetching pauses while the bytes that wait for actors
+  fill Ray Data's share of the object store, so memory does not grow with the archive;
+- autoscaling actor pools between ``run.actors_min`` and ``run.actors_max``, with fractions of a
+  GPU (``resources.actor_pool``); actors that run two calls at once, so that decoding overlaps
+  forward passes.
+
+What is not, and why:
+
+- checkpointing (``ray.data.checkpoint``): it loads the ids of all finished rows into memory first,
+  and a unit's file already says that the unit is finished;
+- the download expression (``ray.data.expressions.download``): it reads whole files, not ranges of
+  an archive; a file that cannot be read is a null without a reason, where we owe a row with one;
+- ``write_parquet``: a retried write may leave rows twice, where a unit's file can only be replaced;
+- ``max_errored_blocks``: it drops a unit for one bad picture, and may hang when an actor dies.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,13 +36,15 @@ import ray
 from nfbmr.errors import WorkerError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
-from nfbmr.resources import actor_pool, ray_data_session
+from nfbmr.resources import FETCH_CPUS, actor_pool, decode_threads, ray_data_session
+from nfbmr.score.decode import Decoder
+from nfbmr.score.fetch import Fetcher
 from nfbmr.score.plan import Plan, PlannedUnit
-from nfbmr.score.stages import Decoder, Scorer
-from nfbmr.settings import RunSettings
+from nfbmr.score.scorer import Scorer
+from nfbmr.score.statistics import WorkDone
+from nfbmr.settings import IN_TASKS, RunSettings
 
 _UNITS_PER_WAVE = 16_384
-STAGES = ("fetch_s", "decode_s", "forward_s", "commit_s")
 
 
 def score_units(
@@ -38,7 +56,7 @@ def score_units(
     registry: Registry,
     weights: str | None,
     progress: Progress,
-) -> tuple[dict[str, float], int]:
+) -> WorkDone:
     """Score and commit units.
 
     Args:
@@ -52,14 +70,13 @@ def score_units(
         progress: where it says how far it is.
 
     Returns:
-        Worker seconds by stage, and the number of pictures.
+        What was done.
 
     Raises:
         WorkerError: a worker failed for a reason that is no picture's, or nothing was committed
             for ``run.stall_timeout_s``.
     """
-    seconds: Counter[str] = Counter()
-    done = 0
+    work = WorkDone()
     total = sum(unit.count for unit in left)
     with ray_data_session("scoring"), progress.counter("scored", total) as count:
         # What Ray Data keeps of its input grows with it: a wave at a time keeps it small.
@@ -67,11 +84,9 @@ def score_units(
             wave = left[start : start + _UNITS_PER_WAVE]
             rows = _pipeline(plan, wave, output, schema, settings, registry, weights).iter_rows()
             for row in watched(rows, settings.stall_timeout_s):
-                done += row["pictures"]
-                for stage in STAGES:
-                    seconds[stage] += row[stage]
-                count(done)
-    return dict(seconds), done
+                work.add(row)
+                count(work.pictures)
+    return work
 
 
 def _pipeline(
@@ -84,13 +99,17 @@ def _pipeline(
     weights: str | None,
 ) -> ray.data.Dataset:
     rows = ray.data.from_arrow([pa.Table.from_pylist([asdict(unit)]) for unit in units])
-    decoded = rows.map_batches(
-        Decoder(plan.models, plan.model_errors, output, plan.run_id),
+    fetched = rows.map_batches(
+        Fetcher(plan.model_errors, output, plan.run_id),
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=0.25,
+        num_cpus=FETCH_CPUS,
     )
-    return decoded.map_batches(
+    if settings.decode == IN_TASKS:
+        fetched = fetched.map_batches(
+            Decoder(plan.models), batch_size=1, batch_format="pyarrow", num_cpus=1
+        )
+    return fetched.map_batches(
         Scorer,
         fn_constructor_args=(
             plan.models,
@@ -98,12 +117,13 @@ def _pipeline(
             plan.run_id,
             schema,
             settings,
+            decode_threads(settings),
             registry.uri,
             weights,
         ),
         batch_size=1,
         batch_format="pyarrow",
-        **actor_pool(settings, len(units)),
+        **actor_pool(settings, len(units), decodes=settings.decode != IN_TASKS, calls=2),
     )
 
 

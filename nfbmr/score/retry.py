@@ -27,6 +27,7 @@ from nfbmr.score.plan import Plan, cut_units
 from nfbmr.score.plan_files import load_plan, planned_table, save_plan
 from nfbmr.score.run import ScoringRequest, ScoringSummary, plan_schema
 from nfbmr.score.schema import ERROR
+from nfbmr.score.statistics import WorkDone
 from nfbmr.score.units import MARKER, finished_units, read_marker, read_unit
 from nfbmr.settings import RunSettings
 
@@ -59,17 +60,22 @@ def retry_failed(
         )
     retried = storage.join(output, RETRY_FOLDER)
     sub_plan = load_plan(retried) or _plan_again(plan, output, retried)
-    seconds: dict[str, float] = {}
-    scored = 0
+    work = WorkDone()
     if sub_plan is not None:
-        seconds, scored = _score(sub_plan, retried, request, registry, settings, progress)
+        work = _score(sub_plan, retried, request, registry, settings, progress)
         _replace_rows(output, _new_rows(sub_plan, retried))
     failed = len(_failed_uris(output))
     storage.remove_tree(retried)
-    run = {**marker["run"], "failed": failed, "scored_now": scored, "seconds_by_stage": seconds}
+    run = {
+        **marker["run"],
+        "failed": failed,
+        "scored_now": work.pictures,
+        "seconds_by_stage": work.seconds,
+        "cpu_seconds_by_stage": work.cpu_seconds,
+    }
     text = json.dumps({**marker, "failed": failed, "run": run}, indent=1)
     storage.write_atomically(storage.join(output, MARKER), text.encode())
-    progress.say(f"{scored} error rows were scored again; {failed} are still errors")
+    progress.say(f"{work.pictures} error rows were scored again; {failed} are still errors")
     return ScoringSummary(**run)
 
 
@@ -95,11 +101,11 @@ def _score(
     registry: Registry,
     settings: RunSettings,
     progress: Progress,
-) -> tuple[dict[str, float], int]:
+) -> WorkDone:
     finished = finished_units(output)
     left = [unit for unit in plan.units if unit.name not in finished]
     if not left:
-        return {}, 0
+        return WorkDone()
     check_backbones(plan, request.weights)
     schema = plan_schema(plan)
     return score_units(plan, left, output, schema, settings, registry, request.weights, progress)

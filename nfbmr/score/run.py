@@ -21,6 +21,7 @@ from nfbmr.score.plan import Plan, make_plan
 from nfbmr.score.plan_files import load_plan, save_plan
 from nfbmr.score.schema import score_schema
 from nfbmr.score.sources import list_sources
+from nfbmr.score.statistics import WorkDone
 from nfbmr.score.units import finished_units, read_marker
 from nfbmr.settings import RunSettings
 
@@ -65,6 +66,7 @@ class ScoringSummary:
         failed: rows with an error.
         models: version per category.
         seconds_by_stage: summed over all workers, of the units scored in this session.
+        cpu_seconds_by_stage: of them, what the processors worked.
         scored_now: pictures that were scored in this session; the others were there already.
     """
 
@@ -74,6 +76,7 @@ class ScoringSummary:
     failed: int
     models: dict[str, str]
     seconds_by_stage: dict[str, float]
+    cpu_seconds_by_stage: dict[str, float]
     scored_now: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,9 +108,10 @@ def score(
     marker = read_marker(output)
     if marker is not None:
         progress.say(f"{output} is finished already: {marker['pictures']} pictures")
-        return ScoringSummary(**{**marker["run"], "scored_now": 0, "seconds_by_stage": {}})
+        nothing = {"scored_now": 0, "seconds_by_stage": {}, "cpu_seconds_by_stage": {}}
+        return ScoringSummary(**{**marker["run"], **nothing})
     schema = plan_schema(plan)
-    seconds, scored_now = _score_left(plan, output, schema, request, registry, settings, progress)
+    work = _score_left(plan, output, schema, request, registry, settings, progress)
     failed = merge_units(plan, output, schema, lineage(plan))
     summary = ScoringSummary(
         output=output,
@@ -115,8 +119,9 @@ def score(
         pictures=plan.pictures,
         failed=failed,
         models={name: model.version.version for name, model in plan.models.items()},
-        seconds_by_stage=seconds,
-        scored_now=scored_now,
+        seconds_by_stage=work.seconds,
+        cpu_seconds_by_stage=work.cpu_seconds,
+        scored_now=work.pictures,
     )
     set_marker(output, {**lineage(plan), "failed": failed, "run": summary.as_dict()})
     progress.say(f"{summary.pictures} rows ({failed} with an error) are in {output}")
@@ -189,14 +194,14 @@ def _score_left(
     registry: Registry,
     settings: RunSettings,
     progress: Progress,
-) -> tuple[dict[str, float], int]:
+) -> WorkDone:
     """Run the pipeline over the units that are not committed yet."""
     finished = finished_units(output)
     left = [unit for unit in plan.units if unit.name not in finished]
     if finished:
         progress.say(f"{len(finished)} of {len(plan.units)} units were finished before")
     if not left:
-        return {}, 0
+        return WorkDone()
     check_backbones(plan, request.weights)
     return score_units(plan, left, output, schema, settings, registry, request.weights, progress)
 

@@ -1,0 +1,106 @@
+"""Third stage of the scoring pipeline: pixels → features → scores and maps.
+
+Shapes: B pictures of a unit, H, W height and width of the backbone's input or of the map.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nfbmr.errors import NfbmrError
+from nfbmr.model.detector import Detector, Scores
+from nfbmr.model.runner import BackboneRunner, best_device
+from nfbmr.model.scoring import map_peak
+from nfbmr.score.heads_cache import HeadsCache
+from nfbmr.score.stage_clock import StageClock
+from nfbmr.settings import RunSettings
+
+
+class ForwardPasses:
+    """One backbone on its device, and heads as categories come by.
+
+    Args:
+        load: fetches a category's detector.
+        settings: resources.
+        weights: where the backbone's weights are, if not where they were at training.
+    """
+
+    def __init__(
+        self, load: Callable[[str], Detector], settings: RunSettings, weights: str | None
+    ) -> None:
+        self.settings = settings
+        self.weights = weights
+        self.runners: dict[str, BackboneRunner] = {}
+        self.heads = HeadsCache(load, settings.heads_cache_mib, best_device())
+
+    def _runner(self, detector: Detector) -> BackboneRunner:
+        """The backbone of a detector; categories on the same one share it."""
+        key = json.dumps(detector.backbone, sort_keys=True)
+        if key not in self.runners:
+            runner = BackboneRunner(
+                detector.backbone_settings(self.weights),
+                batch_size=self.settings.batch_size,
+                threads=self.settings.cpus_per_actor,
+            )
+            detector.check_backbone(runner.backbone)
+            self.runners[key] = runner
+        return self.runners[key]
+
+    def columns(
+        self, category: str, pixels_BHWC: NDArray[np.uint8], clock: StageClock
+    ) -> dict[str, Sequence[Any]]:
+        """Columns of a unit's readable pictures, in order.
+
+        Args:
+            category: of them all.
+            pixels_BHWC: (B, H, W, 3), uint8.
+            clock: counts the seconds.
+
+        Raises:
+            NfbmrError: the model cannot be had, or its scores are not finite.
+        """
+        detector = self.heads.get(category)
+        runner = self._runner(detector)
+        with clock.stage("forward", runner.threads):
+            y_BCHW = runner.features_of(pixels_BHWC)
+        with clock.stage("heads", runner.threads):
+            scores = detector.score_features(y_BCHW)
+            return _columns(detector, scores)
+
+
+def _columns(detector: Detector, scores: Scores) -> dict[str, Sequence[Any]]:
+    peak_x_B, peak_y_B = map_peak(scores.map_BHW)
+    score_B = scores.score_B.double().cpu().numpy()
+    if not np.isfinite(score_B).all():
+        bad = int((~np.isfinite(score_B)).sum())
+        raise NfbmrError(
+            f"{bad} scores of category {detector.category!r} are not finite numbers: the model is "
+            "damaged; fit the category again"
+        )
+    count, height, width = scores.map_BHW.shape
+    threshold = detector.threshold
+    return {
+        "score": score_B.tolist(),
+        "p_value": detector.calibration.p_values(score_B).tolist(),
+        "calibration_size": [detector.calibration.n] * count,
+        "is_anomalous": (score_B > threshold).tolist(),
+        "threshold": [threshold] * count,
+        "anomaly_map": list(_half_precision(scores.map_BHW.flatten(1))),
+        "map_height": [height] * count,
+        "map_width": [width] * count,
+        "peak_x": peak_x_B.tolist(),
+        "peak_y": peak_y_B.tolist(),
+    }
+
+
+def _half_precision(map_BP: torch.Tensor) -> NDArray[np.float16]:
+    """Maps as float16; what is beyond its range becomes its largest number."""
+    limit = float(np.finfo(np.float16).max)
+    clipped: NDArray[np.float16] = map_BP.clamp(-limit, limit).cpu().numpy().astype(np.float16)
+    return clipped

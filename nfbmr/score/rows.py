@@ -1,0 +1,74 @@
+"""From a unit's pictures and their scores to the rows of the data set."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from nfbmr.score.plan import PlannedModel
+from nfbmr.score.schema import ERROR, OK, missing_map
+from nfbmr.score.unit_row import UnitPicture
+
+_COPIED = (
+    "image_uri",
+    "archive",
+    "member",
+    "content_hash",
+    "image_height",
+    "image_width",
+    "error",
+)
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """Makes a row per picture, with nulls where there is no score.
+
+    Attributes:
+        models: the plan's models.
+        run_id: of the scoring run.
+        schema: of the rows.
+    """
+
+    models: Mapping[str, PlannedModel]
+    run_id: str
+    schema: pa.Schema
+
+    def table(
+        self,
+        category: str,
+        pictures: Sequence[UnitPicture],
+        columns: Mapping[str, Sequence[Any]],
+    ) -> pa.Table:
+        """All rows of a unit, in the order of its pictures.
+
+        Args:
+            category: of the unit.
+            pictures: all of them.
+            columns: values of those without an error, in order.
+        """
+        model = self.models.get(category)
+        now = datetime.datetime.now(datetime.UTC)
+        no_map = missing_map(self.schema)
+        rows = []
+        scored = 0
+        for picture in pictures:
+            row: dict[str, Any] = {name: getattr(picture, name) for name in _COPIED}
+            row["status"] = OK if picture.error is None else ERROR
+            row["anomaly_map"] = no_map
+            if picture.error is None:
+                row |= {name: values[scored] for name, values in columns.items()}
+                scored += 1
+            row |= {
+                "category": category,
+                "model_name": model.version.name if model else None,
+                "model_version": model.version.version if model else None,
+                "run_id": self.run_id,
+                "scored_at": now,
+            }
+            rows.append(row)
+        return pa.Table.from_pylist(rows, schema=self.schema)

@@ -1,0 +1,113 @@
+"""The actor of the scoring pipeline: decode a unit, score it, commit it.
+
+Ray calls it from two threads (``resources.actor_pool``): one unit is decoded or committed while
+another one's forward passes run. Only the forward passes are kept apart by a lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from nfbmr import storage
+from nfbmr.errors import NfbmrError
+from nfbmr.model.detector import Detector
+from nfbmr.registry import load_detector
+from nfbmr.score.decode import decode_pictures
+from nfbmr.score.forward import ForwardPasses
+from nfbmr.score.plan import PlannedModel
+from nfbmr.score.rows import RowMaker
+from nfbmr.score.stage_clock import CPU_COLUMNS, WALL_COLUMNS, StageClock
+from nfbmr.score.unit_row import UnitPicture, bytes_of, pictures_from_json, values_of
+from nfbmr.score.units import write_unit
+from nfbmr.settings import RunSettings
+
+
+class Scorer:
+    """One backbone on its device, heads as categories come by, a file per unit.
+
+    Args:
+        models: the plan's models.
+        output: the run's output, where the unit's rows are written.
+        run_id: of the scoring run.
+        schema: of the rows.
+        settings: resources.
+        decode_threads: that decode in this actor.
+        registry_uri: for models whose files only MLflow can fetch.
+        weights: where the backbone's weights are, if not where they were at training.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, PlannedModel],
+        output: str,
+        run_id: str,
+        schema: pa.Schema,
+        settings: RunSettings,
+        decode_threads: int,
+        registry_uri: str,
+        weights: str | None,
+    ) -> None:
+        self.models = dict(models)
+        self.output = output
+        self.registry_uri = registry_uri
+        self.rows = RowMaker(self.models, run_id, schema)
+        self.forward = ForwardPasses(self._load, settings, weights)
+        self.lock = threading.Lock()
+        self.threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="nfbmr-decode")
+
+    def _load(self, category: str) -> Detector:
+        return load_detector(self.models[category].version, self.registry_uri)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Decode, score and commit a batch of one unit; return a row of statistics."""
+        row = values_of(batch)
+        clock = StageClock()
+        pictures = pictures_from_json(row["pictures"])
+        columns = self._columns(row["category"], pictures, batch, clock)
+        with clock.stage("commit"):
+            table = self.rows.table(row["category"], pictures, columns)
+            write_unit(storage.absolute_uri(self.output), row["unit"], table)
+        statistics = {
+            "unit": row["unit"],
+            "pictures": len(pictures),
+            "failed": sum(picture.error is not None for picture in pictures),
+            "encoded_bytes": sum(picture.encoded_bytes for picture in pictures),
+            **{name: row[name] + clock.seconds[name] for name in (*WALL_COLUMNS, *CPU_COLUMNS)},
+        }
+        return pa.Table.from_pylist([statistics])
+
+    def _columns(
+        self, category: str, pictures: Sequence[UnitPicture], batch: pa.Table, clock: StageClock
+    ) -> dict[str, Sequence[Any]]:
+        """Columns of the pictures that can be scored; the others get their error."""
+        if category not in self.models:
+            return {}
+        pixels_BHWC = self._pixels(category, pictures, batch, clock)
+        if not len(pixels_BHWC):
+            return {}
+        try:
+            with self.lock:
+                return self.forward.columns(category, pixels_BHWC, clock)
+        except NfbmrError as error:
+            for picture in pictures:
+                picture.error = picture.error or str(error)
+            return {}
+
+    def _pixels(
+        self, category: str, pictures: Sequence[UnitPicture], batch: pa.Table, clock: StageClock
+    ) -> NDArray[np.uint8]:
+        """Pixels of the pictures without an error, decoded here unless they came decoded."""
+        model = self.models[category]
+        if not batch.column("pixels")[0].is_valid:
+            encoded = bytes_of(batch, "encoded")
+            return decode_pictures(pictures, encoded, model, self.threads, clock)
+        size = model.image_size_px
+        flat: NDArray[np.uint8] = np.frombuffer(bytes_of(batch, "pixels"), dtype=np.uint8)
+        return flat.reshape(-1, size, size, 3)

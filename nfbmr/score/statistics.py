@@ -1,0 +1,38 @@
+"""What a run knows of the units that were finished: pictures, failures, bytes, seconds by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nfbmr.score.stage_clock import CPU_COLUMNS, WALL_COLUMNS
+
+
+@dataclass
+class WorkDone:
+    """Sums over all units that were finished in this session.
+
+    Attributes:
+        pictures: scored, with those that failed.
+        failed: of them.
+        encoded_bytes: that were read.
+        seconds: worker seconds by stage, waiting included.
+        cpu_seconds: CPU seconds by stage.
+    """
+
+    pictures: int = 0
+    failed: int = 0
+    encoded_bytes: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WALL_COLUMNS, 0.0))
+    cpu_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CPU_COLUMNS, 0.0))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count one unit, by the row that ``Scorer`` returned for it."""
+        self.pictures += row["pictures"]
+        self.failed += row["failed"]
+        self.encoded_bytes += row["encoded_bytes"]
+        for name in WALL_COLUMNS:
+            self.seconds[name] += row[name]
+        for name in CPU_COLUMNS:
+            self.cpu_seconds[name] += row[name]

@@ -1,0 +1,31 @@
+"""Pools of actors: as many as fit, as few as there is work for, growing where it is allowed."""
+
+import pytest
+
+from nfbmr.errors import ConfigError
+from nfbmr.resources import pool_sizes
+from nfbmr.settings import RunSettings
+
+
+@pytest.mark.parametrize(
+    ("run", "fitting", "batches", "sizes"),
+    [
+        (RunSettings(), 4, 100, (4, 4, 4)),
+        (RunSettings(), 4, 2, (2, 2, 2)),
+        (RunSettings(actors_max=2), 4, 100, (2, 2, 2)),
+        (RunSettings(actors_min=1), 4, 100, (1, 4, 4)),
+        (RunSettings(actors_min=1, actors_max=16), 4, 100, (1, 16, 4)),
+        (RunSettings(actors_min=6), 4, 100, (6, 6, 6)),
+        (RunSettings(actors_min=3, actors_max=8), 1, 2, (2, 2, 2)),
+        (RunSettings(actors_max=8), 2, 0, (1, 1, 1)),
+    ],
+)
+def test_least_most_and_first_size(
+    run: RunSettings, fitting: int, batches: int, sizes: tuple[int, int, int]
+) -> None:
+    assert pool_sizes(run, fitting, batches) == sizes
+
+
+def test_a_pool_that_cannot_be_is_a_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"actors_min = 3 is above run\.actors_max = 2"):
+        RunSettings(actors_min=3, actors_max=2)
