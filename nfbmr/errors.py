@@ -26,9 +26,17 @@ class ConfigError(NfbmrError):
 
 
 class DataError(NfbmrError):
-    """A data root, category or archive that is missing, empty or not laid out as said."""
+    """A data root, category or archive that is missing, empty or not laid out as said.
+
+    ``kind`` is a short stable word for counting pictures that failed: ``source`` (the bytes cannot
+    be read), ``missing``, ``changed``.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, kind: str = "source") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class DecodeError(NfbmrError):

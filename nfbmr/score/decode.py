@@ -65,7 +65,7 @@ def decode_pictures(
             pixels_BHWC[index] = decoded.pixels_HWC
             picture.image_height, picture.image_width = decoded.height, decoded.width
         except DecodeError as error:
-            picture.error = str(error)
+            picture.fail(str(error), error.kind)
         return time.thread_time() - began
 
     cpu_s = sum(threads.map(decode, range(len(read))))

@@ -16,6 +16,7 @@ from nfbmr.data.content import content_hash
 from nfbmr.errors import STORE_ERRORS, DataError
 from nfbmr.score.plan import PlannedPicture, PlannedUnit
 from nfbmr.score.plan_files import unit_pictures
+from nfbmr.score.schema import LISTING, NO_CATEGORY, NO_MODEL
 from nfbmr.score.stage_clock import StageClock
 from nfbmr.score.unit_row import UNIT_ROW, UnitPicture, pictures_to_json
 
@@ -39,12 +40,13 @@ class _Versions:
             if uri not in self._found:
                 self._found[uri] = storage.file_version(uri)
         except FileNotFoundError as error:
-            raise DataError(f"{uri} does not exist (any more).") from error
+            raise DataError(f"{uri} does not exist (any more).", "missing") from error
         except STORE_ERRORS as error:
             raise DataError(f"{uri} cannot be read: {error}.") from error
         if self._found[uri] != planned:
             raise DataError(
-                f"{uri} changed since the run was planned: score it in a run of its own."
+                f"{uri} changed since the run was planned: score it in a run of its own.",
+                "changed",
             )
 
 
@@ -91,7 +93,10 @@ class Fetcher:
         """A picture, its bytes (none where it has an error), and the CPU seconds it took."""
         started = time.thread_time()
         picture = UnitPicture(planned.image_uri, planned.archive, planned.member)
-        picture.error = planned.problem or self.model_errors.get(planned.category)
+        if planned.problem is not None:
+            picture.fail(planned.problem, LISTING if planned.category else NO_CATEGORY)
+        elif planned.category in self.model_errors:
+            picture.fail(self.model_errors[planned.category], NO_MODEL)
         data = b""
         if picture.error is None:
             try:
@@ -99,7 +104,7 @@ class Fetcher:
                 picture.encoded_bytes = len(data)
                 picture.content_hash = content_hash(data)
             except DataError as error:
-                picture.error = str(error)
+                picture.fail(str(error), error.kind)
         return picture, data, time.thread_time() - started
 
 

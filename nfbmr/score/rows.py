@@ -21,6 +21,7 @@ _COPIED = (
     "image_height",
     "image_width",
     "error",
+    "error_kind",
 )
 
 

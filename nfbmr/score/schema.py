@@ -7,6 +7,13 @@ import pyarrow as pa
 OK = "ok"
 ERROR = "error"
 
+# ``error_kind`` of what fails before and after the picture's bytes are looked at; the kinds between
+# are those of ``DataError`` and ``DecodeError``.
+NO_CATEGORY = "no_category"
+NO_MODEL = "no_model"
+LISTING = "listing"
+MODEL = "model"
+
 _COLUMNS: list[tuple[str, pa.DataType, str]] = [
     ("image_uri", pa.string(), "where the picture lies; unique in the data set"),
     ("archive", pa.string(), "the prefix, tar, zip or Parquet file it was found in"),
@@ -18,6 +25,7 @@ _COLUMNS: list[tuple[str, pa.DataType, str]] = [
         "ok, or error: then the score is null, the map all nulls",
     ),
     ("error", pa.string(), "why there is no score"),
+    ("error_kind", pa.string(), "the same as one short stable word, for counting"),
     ("score", pa.float64(), "image score; higher is more anomalous"),
     ("p_value", pa.float64(), "(1 + calibration scores not below) / (n + 1)"),
     ("calibration_size", pa.int32(), "n of the p-value, whose floor is 1 / (n + 1)"),

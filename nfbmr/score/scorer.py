@@ -21,8 +21,10 @@ from nfbmr.model.detector import Detector
 from nfbmr.registry import load_detector
 from nfbmr.score.decode import decode_pictures
 from nfbmr.score.forward import ForwardPasses
+from nfbmr.score.metrics import ScoringMetrics
 from nfbmr.score.plan import PlannedModel
 from nfbmr.score.rows import RowMaker
+from nfbmr.score.schema import MODEL
 from nfbmr.score.stage_clock import CPU_COLUMNS, WALL_COLUMNS, StageClock
 from nfbmr.score.unit_row import UnitPicture, bytes_of, pictures_from_json, values_of
 from nfbmr.score.units import write_unit
@@ -59,6 +61,7 @@ class Scorer:
         self.registry_uri = registry_uri
         self.rows = RowMaker(self.models, run_id, schema)
         self.forward = ForwardPasses(self._load, settings, weights)
+        self.metrics = ScoringMetrics()
         self.lock = threading.Lock()
         self.threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="nfbmr-decode")
 
@@ -81,6 +84,8 @@ class Scorer:
             "encoded_bytes": sum(picture.encoded_bytes for picture in pictures),
             **{name: row[name] + clock.seconds[name] for name in (*WALL_COLUMNS, *CPU_COLUMNS)},
         }
+        kinds = [picture.error_kind for picture in pictures if picture.error_kind is not None]
+        self.metrics.count(row["category"], statistics, kinds)
         return pa.Table.from_pylist([statistics])
 
     def _columns(
@@ -97,7 +102,8 @@ class Scorer:
                 return self.forward.columns(category, pixels_BHWC, clock)
         except NfbmrError as error:
             for picture in pictures:
-                picture.error = picture.error or str(error)
+                if picture.error is None:
+                    picture.fail(str(error), MODEL)
             return {}
 
     def _pixels(

@@ -40,6 +40,7 @@ class UnitPicture:
         image_height: of the decoded picture, pixels.
         image_width: of the decoded picture, pixels.
         error: why there is no score.
+        error_kind: the same as one short stable word.
     """
 
     image_uri: str
@@ -50,6 +51,11 @@ class UnitPicture:
     image_height: int | None = None
     image_width: int | None = None
     error: str | None = None
+    error_kind: str | None = None
+
+    def fail(self, error: str, kind: str) -> None:
+        """Say why there is no score."""
+        self.error, self.error_kind = error, kind
 
 
 def pictures_to_json(pictures: Sequence[UnitPicture]) -> str:

@@ -57,9 +57,11 @@ def test_rows_out_are_pictures_in_and_broken_ones_are_errors(
             assert row["status"] == "error"
             assert row["score"] is None
             assert len(row["error"]) > 20
+            assert row["error_kind"] in ("empty", "unsupported", "unreadable", "truncated")
         else:
             assert row["status"] == "ok"
             assert row["error"] is None
+            assert row["error_kind"] is None
 
 
 def test_a_row_agrees_with_itself_and_with_its_model(
@@ -194,6 +196,8 @@ def test_prefixes_and_object_stores_too_and_categories_without_a_model_are_rows(
     rows = {row["member"]: row for row in read_scores(f"{s3_bucket}/scores").to_pylist()}
     assert "no model" in rows["unheard_of/1.png"]["error"]
     assert "no category" in rows["stray.png"]["error"]
+    assert rows["unheard_of/1.png"]["error_kind"] == "no_model"
+    assert rows["stray.png"]["error_kind"] == "no_category"
     before = {row["member"]: row["score"] for row in undisturbed.to_pylist()}
     for member in members:
         assert rows[member.name]["score"] == pytest.approx(before[member.name], rel=0.02)
