@@ -91,3 +91,9 @@ class WorkerError(NfbmrError):
     """A worker of the cluster failed for a reason that is no picture's; finished work stays."""
 
     exit_code = 9
+
+
+class StoreError(NfbmrError):
+    """A disk or object store that refuses, does not answer or is full, whatever is asked of it."""
+
+    exit_code = 10

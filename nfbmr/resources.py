@@ -11,9 +11,10 @@ import ray
 from ray.data.exceptions import SystemException
 from ray.exceptions import RayError
 
-from nfbmr.errors import WorkerError
+from nfbmr.errors import StoreError, WorkerError
 from nfbmr.settings import RunSettings
 
+_STORE_ERROR = f"{StoreError.__module__}.{StoreError.__qualname__}: "
 FETCH_CPUS = 0.25
 """Part of a core that a task takes which mostly waits for bytes: logical, as Ray counts.
 
@@ -103,6 +104,7 @@ def ray_data_session(doing: str) -> Iterator[None]:
 
     Raises:
         WorkerError: a task or actor failed; Ray's logs have the whole traceback.
+        StoreError: a worker met it.
     """
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars, context.print_on_execution_start
@@ -110,6 +112,9 @@ def ray_data_session(doing: str) -> Iterator[None]:
     try:
         yield
     except (RayError, SystemException) as error:
+        said = [line for line in str(error).splitlines() if line.startswith(_STORE_ERROR)]
+        if said:
+            raise StoreError(said[0].removeprefix(_STORE_ERROR)) from error
         raise WorkerError(
             f"A worker failed while {doing}: {first_cause(error)}. What was finished stays: mend "
             "the cause and run the same command again. The traceback is in Ray's logs."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from nfbmr.errors import ConfigError
 from nfbmr.model.precision import PRECISIONS
 from nfbmr.model.scoring import AGGREGATES
+from nfbmr.store_faults import PATIENCE_S
 
 SCHEDULES = ("one-cycle", "constant")
 
@@ -136,6 +137,8 @@ class RunSettings:
         unit_size: pictures in one unit, the smallest piece of scoring work that is committed.
         heads_cache_mib: memory for the heads of the categories that an actor keeps loaded.
         stall_timeout_s: a scoring run in which no unit is finished for so long ends with an error.
+        store_patience_s: how long a request that a store throttles, resets or leaves unanswered, or
+            has no room for, is tried again.
         failure_budget: share of pictures that may fail before the job's exit code says so.
         training_failure_budget: share of a category's training pictures that may be unreadable.
     """
@@ -153,6 +156,7 @@ class RunSettings:
     unit_size: int = 64
     heads_cache_mib: int = 1024
     stall_timeout_s: float = 1800.0
+    store_patience_s: float = PATIENCE_S
     failure_budget: float = 0.01
     training_failure_budget: float = 0.05
 
@@ -160,7 +164,7 @@ class RunSettings:
         for name in ("cpus_per_actor", "decode_batch_size", "batch_size", "unit_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"run.{name} = {getattr(self, name)}: must be at least 1.")
-        for name in ("gpus_per_fit", "gpus_per_actor", "stall_timeout_s"):
+        for name in ("gpus_per_fit", "gpus_per_actor", "stall_timeout_s", "store_patience_s"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"run.{name} = {getattr(self, name):g}: must be above 0.")
         for name in (

@@ -9,10 +9,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import fsspec.config
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from nfbmr.store_faults import PATIENCE_S, StoreFault, fault_of, retried
+
 _DELETERS = 16
+_S3_PROTOCOLS = ("s3://", "s3a://")
+# botocore would wait a minute for an answer, five times, and s3fs lets it do so five times.
+_S3_WAITS = {
+    "connect_timeout": 10,
+    "read_timeout": 30,
+    "retries": {"mode": "standard", "total_max_attempts": 2},
+}
+
+
+def file_system(uri: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URI and the path in there.
+
+    An object store's waits are bounded, so that a silent one is noticed in minutes. Settings of
+    the user's own (``FSSPEC_S3_CONFIG_KWARGS``) count instead where there are any.
+
+    Raises:
+        ValueError: the protocol is unknown.
+        ImportError: it needs a package that is not installed.
+    """
+    options: dict[str, Any] = {}
+    if uri.startswith(_S3_PROTOCOLS) and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
+        options = {"config_kwargs": _S3_WAITS}
+    found: tuple[AbstractFileSystem, str] = url_to_fs(uri, **options)
+    return found
 
 
 def absolute_uri(uri: str) -> str:
@@ -25,23 +53,35 @@ def join(root: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
-def write_atomically(uri: str, data: bytes) -> None:
-    """Write a whole file: on a local disk by renaming, on an object store by one put."""
-    fs, path = url_to_fs(uri)
+def write_atomically(uri: str, data: bytes, patience_s: float = PATIENCE_S) -> None:
+    """Write a whole file: on a local disk by renaming, on an object store by one put.
+
+    Args:
+        uri: of the file.
+        data: all of it.
+        patience_s: how long a busy or full store is tried again.
+    """
+    fs, path = file_system(uri)
     if isinstance(fs, LocalFileSystem):
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        retried(lambda: _replace_local(Path(path), data), patience_s)
+    else:
+        retried(lambda: fs.pipe_file(path, data), patience_s)
+
+
+def _replace_local(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
         partial.write_bytes(data)
         partial.replace(target)
-    else:
-        fs.pipe_file(path, data)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def open_atomically(uri: str) -> Iterator[BinaryIO]:
     """A file to write piece by piece; it appears under its name when the block ends well."""
-    fs, path = url_to_fs(uri)
+    fs, path = file_system(uri)
     if isinstance(fs, LocalFileSystem):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,22 +115,30 @@ def version_of(info: Mapping[str, Any]) -> str:
     return f"{changed}/{info.get('size')}"
 
 
-def file_version(uri: str) -> str:
+def file_version(uri: str, patience_s: float = PATIENCE_S) -> str:
     """The version of a file as it is now.
+
+    Args:
+        uri: of the file.
+        patience_s: how long a busy store is tried again.
 
     Raises:
         FileNotFoundError: it is gone.
     """
-    fs, path = url_to_fs(uri)
-    fs.invalidate_cache(path.rpartition("/")[0])
-    return version_of(fs.info(path))
+    fs, path = file_system(uri)
+
+    def look() -> str:
+        fs.invalidate_cache(path.rpartition("/")[0])
+        return version_of(fs.info(path))
+
+    return retried(look, patience_s)
 
 
 def read(uri: str) -> bytes | None:
     """The whole file, or None where there is none."""
-    fs, path = url_to_fs(uri)
+    fs, path = file_system(uri)
     try:
-        data: bytes = fs.cat_file(path)
+        data: bytes = retried(lambda: fs.cat_file(path))
     except FileNotFoundError:
         return None
     return data
@@ -98,10 +146,15 @@ def read(uri: str) -> bytes | None:
 
 def list_names(uri: str) -> list[str]:
     """Names of the files directly in a folder or prefix, sorted; none where it does not exist."""
-    fs, path = url_to_fs(uri)
-    fs.invalidate_cache()
+    fs, path = file_system(uri)
+
+    def look() -> list[dict[str, Any]]:
+        fs.invalidate_cache()
+        found: list[dict[str, Any]] = fs.ls(path, detail=True)
+        return found
+
     try:
-        entries: list[dict[str, Any]] = fs.ls(path, detail=True)
+        entries = retried(look)
     except FileNotFoundError:
         return []
     return sorted(e["name"].rpartition("/")[2] for e in entries if e["type"] == "file")
@@ -109,13 +162,21 @@ def list_names(uri: str) -> list[str]:
 
 def remove_tree(uri: str) -> None:
     """Remove a folder or prefix with everything in it, if it is there."""
-    fs, path = url_to_fs(uri)
-    if not fs.exists(path):
-        return
+    fs, path = file_system(uri)
+
+    def remove() -> None:
+        fs.invalidate_cache()
+        if fs.exists(path):
+            _remove_existing(fs, path)
+
+    retried(remove)
+
+
+def _remove_existing(fs: AbstractFileSystem, path: str) -> None:
     try:
         fs.rm(path, recursive=True)
-    except OSError:
-        if isinstance(fs, LocalFileSystem):
+    except OSError as error:
+        if isinstance(fs, LocalFileSystem) or fault_of(error) is not StoreFault.OTHER:
             raise
         # Not every store that speaks S3 takes its bulk deletion as it is sent today: OpenStack
         # Swift 2.30 wants a header that newer clients no longer send.

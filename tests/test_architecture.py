@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # What each room may import of nfbmr besides itself; a prefix covers what lies below it.
-FOUNDATION = {"nfbmr.errors"}
+FOUNDATION = {"nfbmr.errors", "nfbmr.store_faults"}
 PLUMBING = {"nfbmr.storage", "nfbmr.progress", "nfbmr.process_memory"}
 REGISTRY = {"nfbmr.registry", "nfbmr.model_version"}
 BELOW = FOUNDATION | PLUMBING | REGISTRY | {"nfbmr.model", "nfbmr.data"}
@@ -19,6 +19,7 @@ ALLOWED = {
     "nfbmr.errors": set(),
     "nfbmr.process_memory": set(),
     "nfbmr.progress": set(),
+    "nfbmr.store_faults": FOUNDATION,
     "nfbmr.storage": FOUNDATION,
     "nfbmr.published": FOUNDATION,
     "nfbmr.metrics": FOUNDATION,

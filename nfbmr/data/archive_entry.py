@@ -92,8 +92,8 @@ def whole(entry: ArchiveEntry, data: bytes) -> bytes:
     """
     if len(data) != entry.length:
         raise DataError(
-            f"{entry.image_uri} has {len(data)} of its {entry.length} bytes: the archive was cut "
-            "off, or changed since it was listed."
+            f"{entry.image_uri} has {len(data)} of its {entry.length} bytes: it was cut off, or "
+            "changed since it was listed."
         )
     return data
 

@@ -21,6 +21,7 @@ from nfbmr.data.archive_entry import (
     ArchiveEntry,
     ArchiveListing,
     printable,
+    whole,
 )
 from nfbmr.data.decoding import DEFAULT_LIMITS, DecodeLimits
 from nfbmr.data.listing import Tree
@@ -169,6 +170,6 @@ def _reader(archive: str) -> Callable[[ArchiveEntry], bytes]:
 
 
 def _read_file(entry: ArchiveEntry) -> bytes:
-    fs, root = url_to_fs(entry.archive)
+    fs, root = storage.file_system(entry.archive)
     data: bytes = fs.cat_file(storage.join(root, entry.member))
-    return data
+    return data if entry.length is None else whole(entry, data)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from nfbmr import storage
 from nfbmr.data.decoding import PICTURE_SUFFIXES
 from nfbmr.errors import STORE_ERRORS, DataError
+from nfbmr.store_faults import retried
 
 
 def is_picture(name: str) -> bool:
@@ -37,8 +37,8 @@ class Tree:
     def __init__(self, root: str) -> None:
         self.root = storage.absolute_uri(root.rstrip("/") or "/")
         try:
-            self._fs, self._path = url_to_fs(self.root)
-            self.files = self._list()
+            self._fs, self._path = storage.file_system(self.root)
+            self.files = retried(self._list)
         except STORE_ERRORS as error:
             raise DataError(
                 f"{self.root} cannot be listed: {error}. Check the address, and for object stores "

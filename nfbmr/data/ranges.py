@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, cast
 
-from fsspec.core import url_to_fs
-
+from nfbmr import storage
 from nfbmr.errors import DataError
 
 
@@ -16,7 +15,7 @@ def open_file(uri: str) -> BinaryIO:
         DataError: it is missing or out of reach.
     """
     try:
-        fs, path = url_to_fs(uri)
+        fs, path = storage.file_system(uri)
         return cast(BinaryIO, fs.open(path, "rb"))
     except FileNotFoundError as error:
         raise DataError(f"The archive {uri} does not exist: check the path.") from error
@@ -31,6 +30,6 @@ def fetch_range(uri: str, start: int, end: int) -> bytes:
     """Bytes of a file by one range request; fewer where the file ends before."""
     if start >= end:
         return b""
-    fs, path = url_to_fs(uri)
+    fs, path = storage.file_system(uri)
     data: bytes = fs.cat_file(path, start=start, end=end)
     return data

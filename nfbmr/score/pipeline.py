@@ -42,6 +42,7 @@ from nfbmr.score.fetch import Fetcher
 from nfbmr.score.plan import Plan, PlannedUnit
 from nfbmr.score.scorer import Scorer
 from nfbmr.score.statistics import WorkDone
+from nfbmr.score.store_watch import StoreWatch
 from nfbmr.settings import IN_TASKS, RunSettings
 
 _UNITS_PER_WAVE = 16_384
@@ -75,18 +76,38 @@ def score_units(
     Raises:
         WorkerError: a worker failed for a reason that is no picture's, or nothing was committed
             for ``run.stall_timeout_s``.
+        StoreError: a store refuses everything, does not answer or is full.
     """
     work = WorkDone()
     total = sum(unit.count for unit in left)
+    watch = StoreWatch(any_read=len(left) < len(plan.units))
     with ray_data_session("scoring"), progress.counter("scored", total) as count:
-        # What Ray Data keeps of its input grows with it: a wave at a time keeps it small.
-        for start in range(0, len(left), _UNITS_PER_WAVE):
-            wave = left[start : start + _UNITS_PER_WAVE]
-            rows = _pipeline(plan, wave, output, schema, settings, registry, weights).iter_rows()
+        for wave, last_try in _waves(left, watch):
+            rows = _pipeline(
+                plan, wave, output, schema, settings, registry, weights, last_try
+            ).iter_rows()
             for row in watched(rows, settings.stall_timeout_s):
+                watch.look(row)
+                if row["refused"]:
+                    continue
                 work.add(row)
                 count(work.pictures)
     return work
+
+
+def _waves(
+    left: Sequence[PlannedUnit], watch: StoreWatch
+) -> Iterator[tuple[Sequence[PlannedUnit], bool]]:
+    """All units once, then those that were held back once more, for the last time.
+
+    What Ray Data keeps of its input grows with it: a wave at a time keeps it small.
+    """
+    for start in range(0, len(left), _UNITS_PER_WAVE):
+        yield left[start : start + _UNITS_PER_WAVE], False
+    watch.check_any_read()
+    held = [unit for unit in left if unit.name in watch.held]
+    for start in range(0, len(held), _UNITS_PER_WAVE):
+        yield held[start : start + _UNITS_PER_WAVE], True
 
 
 def _pipeline(
@@ -97,10 +118,11 @@ def _pipeline(
     settings: RunSettings,
     registry: Registry,
     weights: str | None,
+    last_try: bool,
 ) -> ray.data.Dataset:
     rows = ray.data.from_arrow([pa.Table.from_pylist([asdict(unit)]) for unit in units])
     fetched = rows.map_batches(
-        Fetcher(plan.model_errors, output, plan.run_id),
+        Fetcher(plan.model_errors, output, plan.run_id, settings.store_patience_s, last_try),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=FETCH_CPUS,

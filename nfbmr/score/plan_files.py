@@ -14,12 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
 from nfbmr import __version__, storage
 from nfbmr.errors import STORE_ERRORS, OutputError
 from nfbmr.model_version import ModelVersion
 from nfbmr.score.plan import PICTURES, Plan, PlannedModel, PlannedPicture, PlannedUnit
+from nfbmr.store_faults import retried
 
 FORMAT = 2
 PLAN_FOLDER = "_plan"
@@ -110,7 +110,7 @@ def load_plan(output: str) -> Plan | None:
 
 
 def _open_pictures(output: str) -> pq.ParquetFile:
-    fs, path = url_to_fs(storage.join(output, PLAN_FOLDER, _PARQUET))
+    fs, path = storage.file_system(storage.join(output, PLAN_FOLDER, _PARQUET))
     return pq.ParquetFile(fs.open(path, "rb"))
 
 
@@ -124,8 +124,12 @@ def planned_table(output: str) -> pa.Table:
 def _row_group(output: str, run_id: str, group: int) -> pa.Table:
     """A row group, kept for the next unit; the run's id keeps runs apart under one output."""
     del run_id
-    with _open_pictures(output) as file:
-        return file.read_row_group(group)
+
+    def read() -> pa.Table:
+        with _open_pictures(output) as file:
+            return file.read_row_group(group)
+
+    return retried(read)
 
 
 def unit_pictures(output: str, run_id: str, unit: PlannedUnit) -> list[PlannedPicture]:

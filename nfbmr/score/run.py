@@ -24,6 +24,7 @@ from nfbmr.score.sources import list_sources
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.units import finished_units, read_marker
 from nfbmr.settings import RunSettings
+from nfbmr.store_faults import store_sentences
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,18 @@ def score(
         NfbmrError: missing sources, no models, or an output that holds another run.
     """
     output = storage.absolute_uri(request.output)
+    with store_sentences(f"Scoring into {output}"):
+        return _score(request, output, registry, settings, progress, pictures)
+
+
+def _score(
+    request: ScoringRequest,
+    output: str,
+    registry: Registry,
+    settings: RunSettings,
+    progress: Progress,
+    pictures: Callable[[], pa.Table] | None,
+) -> ScoringSummary:
     plan = prepare(request, output, registry, settings, progress, pictures)
     marker = read_marker(output)
     if marker is not None:

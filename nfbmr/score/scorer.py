@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nfbmr import storage
-from nfbmr.errors import NfbmrError
+from nfbmr.errors import NfbmrError, StoreError
 from nfbmr.model.detector import Detector
 from nfbmr.registry import load_detector
 from nfbmr.score.decode import decode_pictures
@@ -26,9 +26,11 @@ from nfbmr.score.plan import PlannedModel
 from nfbmr.score.rows import RowMaker
 from nfbmr.score.schema import MODEL
 from nfbmr.score.stage_clock import CPU_COLUMNS, WALL_COLUMNS, StageClock
+from nfbmr.score.store_watch import is_held, refusals
 from nfbmr.score.unit_row import UnitPicture, bytes_of, pictures_from_json, values_of
 from nfbmr.score.units import write_unit
 from nfbmr.settings import RunSettings
+from nfbmr.store_faults import store_sentences
 
 
 class Scorer:
@@ -59,6 +61,7 @@ class Scorer:
         self.models = dict(models)
         self.output = output
         self.registry_uri = registry_uri
+        self.patience_s = settings.store_patience_s
         self.rows = RowMaker(self.models, run_id, schema)
         self.forward = ForwardPasses(self._load, settings, weights)
         self.metrics = ScoringMetrics()
@@ -66,24 +69,23 @@ class Scorer:
         self.threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="nfbmr-decode")
 
     def _load(self, category: str) -> Detector:
-        return load_detector(self.models[category].version, self.registry_uri)
+        version = self.models[category].version
+        with store_sentences(f"Loading {version.name} version {version.version}"):
+            return load_detector(version, self.registry_uri)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Decode, score and commit a batch of one unit; return a row of statistics."""
         row = values_of(batch)
         clock = StageClock()
         pictures = pictures_from_json(row["pictures"])
+        if is_held(pictures):
+            return pa.Table.from_pylist([_statistics(row, pictures, clock)])
         columns = self._columns(row["category"], pictures, batch, clock)
         with clock.stage("commit"):
             table = self.rows.table(row["category"], pictures, columns)
-            write_unit(storage.absolute_uri(self.output), row["unit"], table)
-        statistics = {
-            "unit": row["unit"],
-            "pictures": len(pictures),
-            "failed": sum(picture.error is not None for picture in pictures),
-            "encoded_bytes": sum(picture.encoded_bytes for picture in pictures),
-            **{name: row[name] + clock.seconds[name] for name in (*WALL_COLUMNS, *CPU_COLUMNS)},
-        }
+            output = storage.absolute_uri(self.output)
+            write_unit(output, row["unit"], table, self.patience_s)
+        statistics = _statistics(row, pictures, clock)
         kinds = [picture.error_kind for picture in pictures if picture.error_kind is not None]
         self.metrics.count(row["category"], statistics, kinds)
         return pa.Table.from_pylist([statistics])
@@ -100,6 +102,8 @@ class Scorer:
         try:
             with self.lock:
                 return self.forward.columns(category, pixels_BHWC, clock)
+        except StoreError:
+            raise
         except NfbmrError as error:
             for picture in pictures:
                 if picture.error is None:
@@ -117,3 +121,17 @@ class Scorer:
         size = model.image_size_px
         flat: NDArray[np.uint8] = np.frombuffer(bytes_of(batch, "pixels"), dtype=np.uint8)
         return flat.reshape(-1, size, size, 3)
+
+
+def _statistics(
+    row: Mapping[str, Any], pictures: Sequence[UnitPicture], clock: StageClock
+) -> dict[str, Any]:
+    """What the driver is told of a unit."""
+    return {
+        "unit": row["unit"],
+        "pictures": len(pictures),
+        "failed": sum(picture.error is not None for picture in pictures),
+        "encoded_bytes": sum(picture.encoded_bytes for picture in pictures),
+        **{name: row[name] + clock.seconds[name] for name in (*WALL_COLUMNS, *CPU_COLUMNS)},
+        **refusals(pictures),
+    }

@@ -41,6 +41,7 @@ class UnitPicture:
         image_width: of the decoded picture, pixels.
         error: why there is no score.
         error_kind: the same as one short stable word.
+        refused: see ``ReadPicture``.
     """
 
     image_uri: str
@@ -52,6 +53,7 @@ class UnitPicture:
     image_width: int | None = None
     error: str | None = None
     error_kind: str | None = None
+    refused: str | None = None
 
     def fail(self, error: str, kind: str) -> None:
         """Say why there is no score."""

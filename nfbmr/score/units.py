@@ -24,6 +24,7 @@ from fsspec.core import url_to_fs
 from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.score.schema import ERROR
+from nfbmr.store_faults import PATIENCE_S, store_sentences
 
 UNITS_FOLDER = "_units"
 MARKER = "_SUCCESS"
@@ -31,14 +32,25 @@ _SUFFIX = ".parquet"
 _FAILED = b"nfbmr.failed"
 
 
-def write_unit(output: str, unit: str, table: pa.Table) -> None:
-    """Commit a unit: all of its rows or none."""
+def write_unit(output: str, unit: str, table: pa.Table, patience_s: float = PATIENCE_S) -> None:
+    """Commit a unit: all of its rows or none.
+
+    Args:
+        output: of the run.
+        unit: its name.
+        table: its rows.
+        patience_s: how long a store that is busy or full is tried again.
+
+    Raises:
+        StoreError: it stays so.
+    """
     failed = table.column("status").to_pylist().count(ERROR)
     metadata = {**(table.schema.metadata or {}), _FAILED: str(failed)}
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
     uri = storage.join(output, UNITS_FOLDER, unit + _SUFFIX)
-    storage.write_atomically(uri, sink.getvalue().to_pybytes())
+    with store_sentences(f"Writing {uri}"):
+        storage.write_atomically(uri, sink.getvalue().to_pybytes(), patience_s)
 
 
 def units_uri(output: str) -> str:

@@ -1,0 +1,113 @@
+"""What a run makes of pictures that a store did not give: try again, or stop.
+
+A unit with such pictures is held back at first: it is not committed, and comes again when all
+others are done. What is refused then as well becomes an error row. A store that gives nothing at
+all ends the run instead, with nothing lost: better than a million error rows by morning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from nfbmr.errors import StoreError
+from nfbmr.store_faults import StoreFault
+
+UNITS_BEFORE_STOP = 8
+"""So many units in a row without one readable picture say that the store gives nothing."""
+
+
+class Asked(Protocol):
+    """A picture that was asked for.
+
+    Attributes:
+        content_hash: of its bytes, if they were read.
+        error: why it has no score.
+        refused: why the store did not give it: ``denied`` or ``busy``.
+    """
+
+    content_hash: str | None
+    error: str | None
+    refused: str | None
+
+
+def is_held(pictures: Sequence[Asked]) -> bool:
+    """Whether a unit is not to be committed yet."""
+    return any(picture.refused for picture in pictures)
+
+
+def refusals(pictures: Sequence[Asked]) -> dict[str, Any]:
+    """A unit's statistics for ``StoreWatch``."""
+    refused = [picture for picture in pictures if picture.refused]
+    return {
+        "read": sum(picture.content_hash is not None for picture in pictures),
+        "refused": len(refused),
+        "busy": sum(picture.refused == StoreFault.BUSY for picture in refused),
+        "reason": refused[0].error if refused else "",
+    }
+
+
+def settle(pictures: Sequence[Asked]) -> None:
+    """After the last try: what was refused stays an error.
+
+    Raises:
+        StoreError: the store is silent to every picture of the unit; they must not become errors.
+    """
+    found = refusals(pictures)
+    if pictures and found["busy"] == len(pictures):
+        raise StoreError(_sentence("A unit has", found["reason"]))
+    for picture in pictures:
+        picture.refused = None
+
+
+class StoreWatch:
+    """Looks at the units of a run as they come back.
+
+    Args:
+        any_read: whether pictures could be read in an earlier session of the run.
+    """
+
+    def __init__(self, any_read: bool) -> None:
+        self._any_read = any_read
+        self._silent = self._denied = 0
+        self._reason = ""
+        self.held: set[str] = set()
+
+    def look(self, row: Mapping[str, Any]) -> None:
+        """Take the statistics of a unit.
+
+        Raises:
+            StoreError: the store gives nothing at all.
+        """
+        if row["refused"]:
+            self.held.add(row["unit"])
+            self._reason = row["reason"]
+        self._any_read |= row["read"] > 0
+        wholly = row["refused"] == row["pictures"]
+        if wholly and row["busy"] == row["refused"]:
+            self._silent += 1
+        elif row["read"] or row["refused"]:
+            self._silent = 0
+        self._denied = self._denied + 1 if wholly and not self._any_read else 0
+        if max(self._silent, self._denied) >= UNITS_BEFORE_STOP:
+            self._stop()
+
+    def check_any_read(self) -> None:
+        """Before the last try: somewhere something must have been readable.
+
+        Raises:
+            StoreError: it was not.
+        """
+        if self.held and not self._any_read:
+            self._stop()
+
+    def _stop(self) -> None:
+        raise StoreError(_sentence("The last units have", self._reason))
+
+
+def _sentence(what: str, reason: str) -> str:
+    return (
+        f"{what} not one picture that could be read: {reason} Look at the store and at the rights "
+        "of the credentials in the environment, then run the same command again. What was finished "
+        "stays."
+    )

@@ -1,0 +1,95 @@
+"""One refused picture is an error in the end; a store that refuses everything ends the run."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from nfbmr.errors import StoreError
+from nfbmr.score.store_watch import UNITS_BEFORE_STOP, StoreWatch, is_held, refusals, settle
+
+
+@dataclass
+class Picture:
+    content_hash: str | None = None
+    error: str | None = None
+    refused: str | None = None
+
+
+READ = Picture(content_hash="ab")
+DAMAGED = Picture(error="no picture")
+GONE = Picture(error="does not exist (any more)")
+
+
+def denied() -> Picture:
+    return Picture(error="Access Denied.", refused="denied")
+
+
+def busy() -> Picture:
+    return Picture(error="Slow down.", refused="busy")
+
+
+def unit(name: int, *pictures: Picture) -> dict[str, object]:
+    return {"unit": str(name), "pictures": len(pictures), **refusals(pictures)}
+
+
+def test_units_with_refused_pictures_come_again() -> None:
+    watch = StoreWatch(any_read=False)
+    watch.look(unit(0, READ, denied()))
+    watch.look(unit(1, READ, DAMAGED, GONE))
+    watch.look(unit(2, denied(), denied()))
+    assert watch.held == {"0", "2"}
+    watch.check_any_read()
+    assert is_held([READ, busy()])
+    assert not is_held([READ, DAMAGED, GONE])
+
+
+def test_a_category_that_may_not_be_read_does_not_stop_the_others() -> None:
+    """Thousands of refused units in a row, as a plan sorted by category gives them."""
+    watch = StoreWatch(any_read=False)
+    watch.look(unit(0, READ, READ))
+    for number in range(1, 1000):
+        watch.look(unit(number, denied(), denied()))
+    watch.check_any_read()
+    assert len(watch.held) == 999
+
+
+def test_it_does_not_after_an_earlier_session_either() -> None:
+    watch = StoreWatch(any_read=True)
+    for number in range(100):
+        watch.look(unit(number, denied()))
+    watch.check_any_read()
+
+
+@pytest.mark.parametrize("picture", [denied, busy])
+def test_a_store_that_gives_nothing_ends_the_run(picture: type[Picture]) -> None:
+    watch = StoreWatch(any_read=False)
+    for number in range(UNITS_BEFORE_STOP - 1):
+        watch.look(unit(number, picture(), picture()))
+    with pytest.raises(StoreError, match=r"not one picture that could be read: .*run the same"):
+        watch.look(unit(99, picture(), picture()))
+
+
+def test_a_store_that_falls_silent_ends_the_run_though_much_was_read() -> None:
+    watch = StoreWatch(any_read=True)
+    for number in range(100):
+        watch.look(unit(number, READ, busy()))
+    for number in range(UNITS_BEFORE_STOP - 1):
+        watch.look(unit(100 + number, busy(), busy()))
+    with pytest.raises(StoreError, match="Slow down"):
+        watch.look(unit(999, busy(), busy()))
+
+
+def test_a_small_run_of_which_nothing_could_be_read_ends_before_the_last_try() -> None:
+    watch = StoreWatch(any_read=False)
+    watch.look(unit(0, denied(), DAMAGED))
+    with pytest.raises(StoreError, match="Access Denied"):
+        watch.check_any_read()
+
+
+def test_after_the_last_try_a_refused_picture_is_an_error() -> None:
+    pictures = [READ, denied(), busy(), DAMAGED]
+    settle(pictures)
+    assert not is_held(pictures)
+    assert [picture.error is None for picture in pictures] == [True, False, False, False]
+    with pytest.raises(StoreError):
+        settle([busy(), busy()])
