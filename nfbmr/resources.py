@@ -22,14 +22,17 @@ As much of every actor's cores is left to such tasks.
 """
 
 
-def cluster_gpus() -> float:
-    """GPUs of the cluster that Ray is connected to."""
-    return float(ray.cluster_resources().get("GPU", 0.0))
+def cluster_gpus(run: RunSettings) -> float:
+    """GPUs that a job may count on: those of the cluster, or those it can grow to.
+
+    A cluster that starts its GPU nodes on demand has none until somebody asks for one.
+    """
+    return max(float(run.gpus), float(ray.cluster_resources().get("GPU", 0.0)))
 
 
 def fitting_actors(run: RunSettings) -> int:
-    """How many backbone actors fit the cluster as it is now: by GPU share, else by cores."""
-    gpus = cluster_gpus()
+    """How many backbone actors fit what a job may count on: by GPU share, else by cores."""
+    gpus = cluster_gpus(run)
     if gpus > 0:
         return max(1, int(gpus / run.gpus_per_actor))
     cpus = float(ray.cluster_resources().get("CPU", 1.0))
@@ -40,16 +43,22 @@ def decode_threads(run: RunSettings) -> int:
     """How many threads decode in a scoring actor."""
     if run.decode_threads > 0:
         return run.decode_threads
-    return max(1, int(_cores_beside_gpu(run))) if cluster_gpus() > 0 else 1
+    return max(1, int(_cores_beside_gpu(run))) if cluster_gpus(run) > 0 else 1
 
 
 def _cores_beside_gpu(run: RunSettings) -> float:
-    """Cores per GPU actor, on the node with a GPU that has fewest."""
+    """Cores per GPU actor, on the node with a GPU that has fewest.
+
+    Where no such node has been started yet, as many as ``run.decode_threads`` says.
+    """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return min(
-        float(node.get("CPU", 0.0)) / max(1, int(node["GPU"] / run.gpus_per_actor))
-        for node in nodes
-        if node.get("GPU", 0.0) > 0
+        (
+            float(node.get("CPU", 0.0)) / max(1, int(node["GPU"] / run.gpus_per_actor))
+            for node in nodes
+            if node.get("GPU", 0.0) > 0
+        ),
+        default=float(max(1, run.decode_threads)),
     )
 
 
@@ -85,7 +94,7 @@ def actor_pool(
         max_concurrent_calls_per_actor=calls,
         enable_true_multi_threading=calls > 1,
     )
-    if cluster_gpus() == 0:
+    if cluster_gpus(run) == 0:
         return {"compute": pool, "num_cpus": run.cpus_per_actor * (1 - FETCH_CPUS)}
     cores = min(decode_threads(run), _cores_beside_gpu(run)) if decodes else 0.0
     return {

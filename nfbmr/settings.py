@@ -124,6 +124,8 @@ class RunSettings:
         gpus_per_fit: share of a GPU of one fit, where the cluster has GPUs.
         cpus_per_actor: cores (threads) of one backbone actor on a cluster without GPUs.
         gpus_per_actor: share of a GPU of one backbone actor, where the cluster has GPUs.
+        gpus: GPUs to count on where the cluster starts its GPU nodes only when they are asked for;
+            0 counts those that are there when the job starts.
         actors_max: backbone actors at most; 0 means one per ``cpus_per_actor`` cores or GPU share
             that the cluster has now. More than that makes an autoscaling cluster grow.
         actors_min: backbone actors that stay even when there is little to do; 0 means
@@ -147,6 +149,7 @@ class RunSettings:
     gpus_per_fit: float = 0.25
     cpus_per_actor: int = 1
     gpus_per_actor: float = 1.0
+    gpus: int = 0
     actors_max: int = 0
     actors_min: int = 0
     decode: str = IN_ACTORS
@@ -169,6 +172,7 @@ class RunSettings:
                 raise ConfigError(f"run.{name} = {getattr(self, name):g}: must be above 0.")
         for name in (
             "cpus_per_fit",
+            "gpus",
             "actors_max",
             "actors_min",
             "decode_threads",

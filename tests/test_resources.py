@@ -3,8 +3,9 @@
 import pytest
 
 from nfbmr.errors import ConfigError
-from nfbmr.resources import pool_sizes
+from nfbmr.resources import actor_pool, pool_sizes
 from nfbmr.settings import RunSettings
+from nfbmr.train.ray_fit import fits_at_once
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,19 @@ def test_least_most_and_first_size(
 def test_a_pool_that_cannot_be_is_a_sentence() -> None:
     with pytest.raises(ConfigError, match=r"actors_min = 3 is above run\.actors_max = 2"):
         RunSettings(actors_min=3, actors_max=2)
+
+
+def test_without_gpus_actors_take_cores(local_ray: None) -> None:
+    pool = actor_pool(RunSettings(), batches=100)
+    assert "num_gpus" not in pool
+    assert 0 < pool["num_cpus"] <= 1
+
+
+def test_gpus_that_start_on_demand_are_asked_for(local_ray: None) -> None:
+    """A cluster that is scaled to zero shows no GPU; what is asked for makes it grow."""
+    run = RunSettings(gpus=4, gpus_per_actor=0.5, gpus_per_fit=0.25, decode_threads=4)
+    pool = actor_pool(run, batches=100, decodes=True)
+    assert pool["compute"].max_size == 8
+    assert pool["num_gpus"] == 0.5
+    assert pool["num_cpus"] == 3.0
+    assert fits_at_once(run, 100) == 16

@@ -82,7 +82,7 @@ _ERROR_FILE = "error.txt"
 
 def _fit_one(task: CategoryTask, run: RunSettings, storage_path: str, board: Any) -> Outcome:
     """Drives one ``TorchTrainer``; several of these run side by side on a cluster."""
-    on_gpu = cluster_gpus() > 0
+    on_gpu = cluster_gpus(run) > 0
     resources = {"GPU": run.gpus_per_fit} if on_gpu else {"CPU": run.cpus_per_fit}
     trainer = TorchTrainer(
         _worker,
@@ -115,7 +115,7 @@ def cpus_of_fit(run: RunSettings, categories: int) -> float:
 
 def fits_at_once(run: RunSettings, categories: int) -> int:
     """How many of so many categories the cluster can fit at the same time."""
-    gpus = cluster_gpus()
+    gpus = cluster_gpus(run)
     if gpus > 0:
         return max(1, int(gpus / run.gpus_per_fit))
     cores = ray.cluster_resources().get("CPU", 1.0)
