@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-integration test-slow lint lock chromium services clean
+.PHONY: help setup demo test test-integration test-slow lint lock lock-cpu sbom audit chromium services clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -43,10 +43,32 @@ services: # the integration tests start an object store and a database of their 
 lint: $(STAMP) ## format and lint
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/mypy
 
+# What goes into the container image: the same versions, without what only tests need.
+IMAGE_LOCK = $(BIN)/uv pip compile --quiet --system-certs --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --no-annotate --extra server --constraints requirements.lock --python-version 3.11 \
+  --custom-compile-command "make $(MAKECMDGOALS)" pyproject.toml
+
 lock: $(STAMP) ## resolve the dependencies anew into requirements.lock (versions and hashes, no host)
 	@$(BIN)/uv pip compile --quiet --system-certs --universal --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --no-annotate --extra dev --python-version 3.11 \
+	  --no-emit-find-links --no-annotate --extra dev --extra server --python-version 3.11 \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	@$(IMAGE_LOCK) --universal -o cluster/requirements-cuda.lock
+
+lock-cpu: $(STAMP) ## lock the image without CUDA: make lock-cpu TORCH_INDEX=<index of PyTorch's CPU builds>
+	@test -n "$(TORCH_INDEX)" || { echo "say where the CPU builds are: make lock-cpu TORCH_INDEX=..." >&2; exit 2; }
+	@$(IMAGE_LOCK) --python-platform x86_64-manylinux_2_28 --index "$(TORCH_INDEX)" \
+	  --index-strategy unsafe-best-match -o cluster/requirements-cpu.lock
+
+sbom: $(STAMP) ## list what is installed, with licences, as CycloneDX: dist/sbom.json
+	@mkdir -p dist
+	@$(BIN)/uv tool run --system-certs --from cyclonedx-bom==7.5.0 cyclonedx-py environment \
+	  --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json $(BIN)/python
+	@echo "dist/sbom.json"
+
+audit: $(STAMP) ## check that every locked package has hashes, then ask for known vulnerabilities
+	@$(BIN)/python -m pytest -q tests/security/test_dependencies.py
+	@$(BIN)/uv tool run --system-certs pip-audit==2.10.1 --strict --disable-pip --require-hashes \
+	  -r requirements.lock -r cluster/requirements-cuda.lock
 
 clean: ## remove the environment and what the demo made
 	@rm -rf $(VENV) .demo

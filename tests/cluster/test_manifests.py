@@ -1,0 +1,205 @@
+"""Every manifest fits the schemas of Kubernetes and of KubeRay; a typo does not."""
+
+import copy
+import re
+import shlex
+import string
+import tomllib
+from typing import Any
+
+import pytest
+
+import jobs.score
+import jobs.train
+from nfbmr import __version__
+from nfbmr.config import Config, load_config
+from tests.cluster import manifests
+from tests.cluster.manifests import CLUSTER, FOLDER, containers, load, one, pod_specs, walk
+
+ROOT = CLUSTER.parent
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+@pytest.mark.parametrize("name", manifests.file_names())
+def test_every_object_fits_its_schema(name: str) -> None:
+    found = load(name)
+    assert found
+    for manifest in found:
+        validator = manifests.validator_of(manifest["apiVersion"], manifest["kind"])
+        assert not [e.json_path + ": " + e.message for e in validator.iter_errors(manifest)]
+        assert manifests.is_valid(manifest)
+
+
+def is_free(key: str, value: Any) -> bool:
+    """Whether the keys below are names of ours: those of a service's selector are labels."""
+    if key == "selector":
+        return all(isinstance(label, str) for label in value.values())
+    return key in {*manifests.TEXT_MAPS, "requests", "limits", "rayStartParams"}
+
+
+def places(value: Any) -> list[dict[str, Any]]:
+    """Mappings whose keys are fields of a type."""
+    if isinstance(value, dict):
+        return [value, *(m for k, v in value.items() if not is_free(k, v) for m in places(v))]
+    return [m for v in value for m in places(v)] if isinstance(value, list) else []
+
+
+@pytest.mark.parametrize("name", manifests.file_names())
+def test_a_field_with_a_typo_is_refused_wherever_it_stands(name: str) -> None:
+    """A misspelt field is added to every mapping of every object, one after the other."""
+    for manifest in load(name):
+        for number in range(len(places(manifest))):
+            damaged = copy.deepcopy(manifest)
+            places(damaged)[number]["resourcez"] = {}
+            assert not manifests.is_valid(damaged), places(damaged)[number]
+
+
+def test_a_label_that_is_no_text_is_refused() -> None:
+    damaged = copy.deepcopy(one("RayCluster"))
+    damaged["metadata"]["labels"]["fast"] = True
+    assert not manifests.is_valid(damaged)
+
+
+def test_a_value_of_another_type_is_refused() -> None:
+    for path, value in (("maxReplicas", "8"), ("rayStartParams", {"num-cpus": 0})):
+        damaged = copy.deepcopy(one("RayCluster"))
+        damaged["spec"]["workerGroupSpecs"][0][path] = value
+        assert not manifests.is_valid(damaged)
+
+
+def test_the_kustomization_names_every_manifest_but_the_one_with_parameters() -> None:
+    (kustomization,) = load("kustomization.yaml")
+    assert set(kustomization["resources"]) | {"kustomization.yaml", "score.yaml"} == set(
+        manifests.file_names()
+    )
+
+
+def test_images_are_those_that_the_kustomization_tags_with_our_version() -> None:
+    (kustomization,) = load("kustomization.yaml")
+    tagged = {image["name"]: image for image in kustomization["images"]}
+    used = {c["image"] for c in containers()}
+    assert {image for image in used if image.startswith("nfbmr")} == set(tagged)
+    for name, image in tagged.items():
+        assert image["newTag"] == f"{__version__}-{name.removeprefix('nfbmr-')}"
+    for image in used - set(tagged):
+        assert re.fullmatch(r"[a-z/]+:\d[\w.-]*", image), f"{image} is not pinned to a version"
+
+
+def test_the_cluster_runs_the_ray_that_is_locked() -> None:
+    (version,) = re.findall(r"^ray==(\S+)", LOCK, re.MULTILINE)
+    assert one("RayCluster")["spec"]["rayVersion"] == version
+
+
+def job_command(words: list[str]) -> tuple[str, list[str]]:
+    """Name and arguments of the job that a command line runs."""
+    assert words[:2] == ["python", "-m"], words
+    module = words[2]
+    assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{module} is no job"
+    return module, words[3:]
+
+
+def test_the_night_is_a_command_that_the_job_takes() -> None:
+    (container,) = one("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    module, arguments = job_command(container["args"])
+    assert module == "jobs.train"
+    parsed = jobs.train._parser().parse_args(arguments)
+    assert parsed.data.startswith("s3://")
+    assert mounted_settings(parsed.config)
+
+
+def test_bulk_scoring_is_a_command_that_the_job_takes_with_archive_and_output() -> None:
+    (text,) = [m["spec"]["entrypoint"] for m in load("score.yaml")]
+    values = {"ARCHIVE": "s3://factory/a b.tar", "OUTPUT": "s3://factory/scores"}
+    module, arguments = job_command(shlex.split(string.Template(text).substitute(values)))
+    assert module == "jobs.score"
+    parsed = jobs.score._parser().parse_args(arguments)
+    assert (parsed.sources, parsed.output) == (["s3://factory/a b.tar"], "s3://factory/scores")
+    assert mounted_settings(parsed.config)
+
+
+def mounted_settings(path: str) -> Config:
+    """The settings file that the cluster's nodes have at a path, as the jobs read it."""
+    data = one("ConfigMap", "nfbmr-settings")["data"]
+    folder, _, name = path.rpartition("/")
+    for group in groups():
+        mounts = {m["mountPath"]: m["name"] for m in group["containers"][0]["volumeMounts"]}
+        volumes = {v["name"]: v for v in group["volumes"]}
+        assert volumes[mounts[folder]]["configMap"]["name"] == "nfbmr-settings"
+    overrides = [
+        f"{section}.{key}={value!r}".replace("'", '"')
+        for section, values in tomllib.loads(data[name]).items()
+        for key, value in values.items()
+    ]
+    return load_config(None, overrides)
+
+
+def groups() -> list[dict[str, Any]]:
+    spec = one("RayCluster")["spec"]
+    templates = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in templates]
+
+
+def worker_group(name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    (group,) = [g for g in one("RayCluster")["spec"]["workerGroupSpecs"] if g["groupName"] == name]
+    (container,) = group["template"]["spec"]["containers"]
+    return group, container["resources"]["requests"]
+
+
+@pytest.mark.parametrize("file", ["night.toml", "score.toml"])
+def test_what_the_jobs_ask_for_fits_the_groups(file: str) -> None:
+    run = mounted_settings(f"/etc/nfbmr/{file}").run
+    group, requests = worker_group("gpu")
+    per_node = int(requests["nvidia.com/gpu"])
+    assert run.gpus == per_node * group["maxReplicas"]
+    assert run.gpus_per_actor <= per_node
+    assert per_node % run.gpus_per_actor == 0
+    assert per_node % run.gpus_per_fit == 0
+    # A fit asks for no cores beside its GPU share, but its process needs one.
+    assert per_node / run.gpus_per_fit <= int(requests["cpu"])
+    _, cpu_requests = worker_group("cpu")
+    assert run.cpus_per_actor <= int(cpu_requests["cpu"])
+
+
+def test_both_groups_shrink_to_nothing_and_the_gpu_group_grows() -> None:
+    spec = one("RayCluster")["spec"]
+    assert spec["enableInTreeAutoscaling"] is True
+    for group in spec["workerGroupSpecs"]:
+        assert group["minReplicas"] == 0
+        assert group["maxReplicas"] > 1
+    _, requests = worker_group("cpu")
+    assert "nvidia.com/gpu" not in requests
+
+
+def test_only_one_night_runs() -> None:
+    spec = one("CronJob")["spec"]
+    assert spec["concurrencyPolicy"] == "Forbid"
+    (container,) = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["nfbmr-submit", "--name", "night", "--"]
+    copied = (CLUSTER / "Containerfile").read_text()
+    assert "COPY cluster/submit.py /opt/nfbmr/bin/nfbmr-submit" in copied
+
+
+def test_every_container_says_what_it_needs() -> None:
+    for container in containers():
+        requests, limits = (container["resources"][k] for k in ("requests", "limits"))
+        assert {"cpu", "memory"} <= set(requests)
+        assert requests["memory"] == limits["memory"] or container["name"] == "submit"
+
+
+def test_shell_variables_stand_only_where_they_are_filled_in() -> None:
+    for name in manifests.file_names():
+        variables = set(re.findall(r"\$\{(\w+)\}", (FOLDER / name).read_text()))
+        assert variables == ({"ARCHIVE", "OUTPUT"} if name == "score.yaml" else set()), name
+
+
+def test_what_is_mounted_and_referred_to_exists() -> None:
+    """Volumes of mounts, config maps of volumes and environments, ports of services."""
+    maps = {m["metadata"]["name"] for m in manifests.everything() if m["kind"] == "ConfigMap"}
+    for spec in pod_specs():
+        volumes = {v["name"] for v in spec.get("volumes", [])} | {"data"}
+        for container in spec["containers"]:
+            assert {m["name"] for m in container.get("volumeMounts", [])} <= volumes
+    for found in (m for manifest in manifests.everything() for m in walk(manifest)):
+        for key in ("configMap", "configMapRef"):
+            if key in found:
+                assert found[key]["name"] in maps
