@@ -154,6 +154,7 @@ def test_what_the_jobs_ask_for_fits_the_groups(file: str) -> None:
     assert run.gpus_per_actor <= per_node
     assert per_node % run.gpus_per_actor == 0
     assert per_node % run.gpus_per_fit == 0
+    assert run.decode_threads * (per_node / run.gpus_per_actor) <= int(requests["cpu"])
     # A fit asks for no cores beside its GPU share, but its process needs one.
     assert per_node / run.gpus_per_fit <= int(requests["cpu"])
     _, cpu_requests = worker_group("cpu")
