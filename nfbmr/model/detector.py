@@ -9,7 +9,7 @@ Shapes: B pictures, C channels, H height, W width.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from nfbmr.model.scoring import image_scores
 
 FORMAT = 1
 TENSORS_FILE = "detector.safetensors"
+_MAX_FEATURE_SIZE = 2**16
 JSON_FILE = "detector.json"
 
 
@@ -146,9 +147,8 @@ class Detector:
                 standardize=description["heads"]["standardize"],
                 precision=description["heads"]["precision"],
             )
-            channels, height, width = description["feature_shape"]
-            heads = Heads((channels, height, width), settings)
-            _load_heads(heads, folder / TENSORS_FILE)
+            shape = _feature_shape(description["feature_shape"])
+            heads = _load_heads(shape, settings, folder / TENSORS_FILE)
             return cls(
                 category=description["category"],
                 backbone=description["backbone"],
@@ -213,14 +213,40 @@ def _read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-def _load_heads(heads: Heads, path: Path) -> None:
+def _feature_shape(values: Sequence[Any]) -> tuple[int, int, int]:
+    channels, height, width = values
+    for size in (channels, height, width):
+        if type(size) is not int or not 1 <= size <= _MAX_FEATURE_SIZE:
+            raise ValueError(f"feature_shape {values} is no shape of features")
+    return channels, height, width
+
+
+def _load_heads(shape: tuple[int, int, int], settings: HeadsSettings, path: Path) -> Heads:
+    """Heads with the tensors of a file.
+
+    They are first built without memory: a damaged description may ask for more than there is,
+    where what the file holds is bounded by its size.
+    """
     try:
-        heads.load_state_dict(safetensors.torch.load_file(path))
-    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        tensors = safetensors.torch.load_file(path)
+        with torch.device("meta"):
+            described = Heads(shape, settings).state_dict()
+        wanted = {name: tuple(tensor.shape) for name, tensor in described.items()}
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        different = sorted(n for n in wanted | found if wanted.get(n) != found.get(n))
+        if different:
+            name = different[0]
+            raise ValueError(
+                f"{name} has shape {found.get(name)} in the file, {wanted.get(name)} by {JSON_FILE}"
+            )
+        heads = Heads(shape, settings)
+        heads.load_state_dict(tensors)
+    except (OSError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
         raise WeightsError(
             f"{path} cannot be loaded into the heads that {JSON_FILE} describes ({error}): fetch "
             "the model version again."
         ) from error
+    return heads
 
 
 def _plain(value: Any) -> Any:

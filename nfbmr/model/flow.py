@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from nfbmr.errors import ConfigError
 
 
+MAX_COUPLING_BLOCKS = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class FlowSettings:
     """Shape of the flow. The defaults are the paper's (section 4.2, item 2).
@@ -38,6 +41,11 @@ class FlowSettings:
             raise ConfigError(
                 f"flow.coupling_blocks = {self.coupling_blocks} and flow.hidden_channels = "
                 f"{self.hidden_channels}: both must be at least 1."
+            )
+        if self.coupling_blocks > MAX_COUPLING_BLOCKS:
+            raise ConfigError(
+                f"flow.coupling_blocks = {self.coupling_blocks}: at most {MAX_COUPLING_BLOCKS} are "
+                "built; the paper uses 4."
             )
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise ConfigError(

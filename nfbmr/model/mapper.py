@@ -13,6 +13,7 @@ from torch.nn import functional
 from nfbmr.errors import ConfigError
 
 MAPPER_KINDS = ("bmr", "b-pfm", "none")
+MAX_RESIDUAL_BLOCKS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,10 @@ class MapperSettings:
             raise ConfigError(
                 f"mapper.kind = {self.kind!r}: expected one of {', '.join(MAPPER_KINDS)}."
             )
-        if self.residual_blocks < 0:
+        if not 0 <= self.residual_blocks <= MAX_RESIDUAL_BLOCKS:
             raise ConfigError(
-                f"mapper.residual_blocks = {self.residual_blocks}: must be 0 or more; the paper "
-                "uses 2."
+                f"mapper.residual_blocks = {self.residual_blocks}: expected 0 to "
+                f"{MAX_RESIDUAL_BLOCKS}; the paper uses 2."
             )
         if min(self.latent_channels, self.block_channels) < 1:
             raise ConfigError(

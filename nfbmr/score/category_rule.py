@@ -16,7 +16,7 @@ class CategoryRule:
         fixed: the category of all pictures; overrides the pattern.
 
     Raises:
-        ConfigError: the pattern has no ``{category}``.
+        ConfigError: the pattern has no ``{category}``, or several.
     """
 
     def __init__(self, pattern: str = "{category}/", fixed: str | None = None) -> None:
@@ -24,6 +24,11 @@ class CategoryRule:
             raise ConfigError(
                 f"--category-pattern {pattern!r} does not say where the category stands: write "
                 "{category} in it, as in 'line-7/{category}/', or give one --category for all."
+            )
+        if fixed is None and pattern.count("{category}") > 1:
+            raise ConfigError(
+                f"--category-pattern {pattern!r} has {{category}} more than once: keep the one that "
+                "names the category, and write * for the others."
             )
         self.pattern = pattern
         self.fixed = fixed

@@ -1,0 +1,159 @@
+"""What parses bytes that came from outside, each as a function from bytes to nothing.
+
+A target may raise an ``NfbmrError``: that is the promise. Everything else is a finding.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nfbmr.config import load_config
+from nfbmr.data.archives import list_archive, read_entry
+from nfbmr.data.decoding import DecodeLimits, decode_and_resize, decode_mask
+from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
+from nfbmr.score.category_rule import CategoryRule
+from tests.fuzz import seeds
+from tests.fuzz.mutators import mutated_bytes, mutated_json, with_tar_checksums
+
+LIMITS = DecodeLimits(max_bytes=2**20, max_pixels=1_000_000)
+_MEMBERS_READ = 8
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to be fuzzed.
+
+    Attributes:
+        name: of the target.
+        seeds: valid inputs.
+        mutate: makes an input from a generator and the seeds.
+        run: parses an input; may write into the folder it is given.
+    """
+
+    name: str
+    seeds: list[bytes]
+    mutate: Callable[[random.Random, list[bytes]], bytes]
+    run: Callable[[bytes, Path], None]
+
+
+def _bytes(source: random.Random, valid: list[bytes]) -> bytes:
+    return mutated_bytes(source, source.choice(valid), source.choice(valid))
+
+
+def _tar_bytes(source: random.Random, valid: list[bytes]) -> bytes:
+    data = _bytes(source, valid)
+    return with_tar_checksums(data) if source.random() < 0.7 else data
+
+
+def _json(source: random.Random, valid: list[bytes]) -> bytes:
+    if source.random() < 0.3:
+        return _bytes(source, valid)
+    return mutated_json(source, source.choice(valid))
+
+
+def _archive(suffix: str) -> Callable[[bytes, Path], None]:
+    def run(data: bytes, folder: Path) -> None:
+        path = folder / f"archive{suffix}"
+        path.write_bytes(data)
+        for entry in list_archive(str(path)).entries[:_MEMBERS_READ]:
+            read_entry(entry, LIMITS)
+
+    return run
+
+
+def _picture(data: bytes, folder: Path) -> None:
+    decode_and_resize(data, 32, "bilinear", LIMITS)
+
+
+def _mask(data: bytes, folder: Path) -> None:
+    decode_mask(data, LIMITS)
+
+
+def _detector_json(data: bytes, folder: Path) -> None:
+    if not (folder / TENSORS_FILE).exists():
+        seeds.detector_files(folder)
+    (folder / JSON_FILE).write_bytes(data)
+    Detector.load(folder)
+
+
+def _detector_tensors(data: bytes, folder: Path) -> None:
+    if not (folder / JSON_FILE).exists():
+        seeds.detector_files(folder)
+    (folder / TENSORS_FILE).write_bytes(data)
+    Detector.load(folder)
+
+
+def _plan(data: bytes, folder: Path) -> None:
+    """A file of a plan, named by the first line."""
+    if not (folder / PLAN_FOLDER).exists():
+        seeds.plan_files(folder)
+    name, _, content = data.partition(b"\n")
+    path = folder / PLAN_FOLDER / _PLAN_FILES[len(name) % len(_PLAN_FILES)]
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        plan = load_plan(str(folder))
+        if plan is not None and plan.units:
+            unit_pictures(str(folder), "run", plan.units[-1])
+    finally:
+        path.write_bytes(before)
+        clear_row_groups()
+
+
+def _unit(data: bytes, folder: Path) -> None:
+    path = folder / UNITS_FOLDER / "u.parquet"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    read_failed(str(folder), "u")
+    read_unit(str(folder), "u")
+
+
+def _features(data: bytes, folder: Path) -> None:
+    cache = FeatureCache(str(folder), "key")
+    cache.write("ab", torch.zeros(8, 2, 2))
+    (path,) = folder.rglob("*.features")
+    path.write_bytes(data)
+    cache.read("ab")
+
+
+def _configuration(data: bytes, folder: Path) -> None:
+    path = folder / "config.toml"
+    path.write_bytes(data)
+    load_config(str(path))
+
+
+def _override(data: bytes, folder: Path) -> None:
+    load_config(None, [data.decode("utf-8", "replace")])
+
+
+def _category(data: bytes, folder: Path) -> None:
+    pattern, _, member = data.decode("utf-8", "replace").partition("\n")
+    CategoryRule(pattern).category(member)
+
+
+def targets(folder: Path) -> dict[str, Target]:
+    """All targets by name.
+
+    Args:
+        folder: an empty one, for what seeds are made of.
+    """
+    detector = seeds.detector_files(folder / "detector")
+    every = [
+        Target("picture", seeds.pictures(), _bytes, _picture),
+        Target("mask", seeds.pictures(), _bytes, _mask),
+        Target("tar", seeds.tars(), _tar_bytes, _archive(".tar")),
+        Target("tar.gz", seeds.compressed_tars(), _bytes, _archive(".tar.gz")),
+        Target("zip", seeds.zips(), _bytes, _archive(".zip")),
+        Target("detector-json", [detector[JSON_FILE]], _json, _detector_json),
+        Target("detector-tensors", [detector[TENSORS_FILE]], _bytes, _detector_tensors),
+        Target("configuration", seeds.configurations(), _bytes, _configuration),
+        Target("override", [b"fit.seed=1", b'backbone.name="x"'], _bytes, _override),
+        Target(
+            "category",
+            [b"{category}/\nbottle/1.png", b"**/line-*/{category}_\na/line-7/bottle_1.png"],
+            _bytes,
+            _category,
+        ),
+    ]
+    return {target.name: target for target in every}

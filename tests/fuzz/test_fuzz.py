@@ -1,0 +1,116 @@
+"""Parsers of foreign bytes: a seeded portion of what ``make fuzz`` runs on a large scale.
+
+Whatever the input: parsed, or refused with an error of ours; in time, within memory.
+"""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from nfbmr.errors import ConfigError, WeightsError
+from nfbmr.model.detector import JSON_FILE, Detector
+from nfbmr.score.category_rule import CategoryRule
+from tests.fuzz import seeds
+from tests.fuzz.mutators import mutated_json
+from tests.fuzz.run import Outcome, fuzz, run_one
+from tests.fuzz.targets import Target, targets
+
+INPUTS = {"detector-json": 60, "detector-tensors": 60, "plan": 60}
+OTHERS = 400
+NAMES = (
+    "picture",
+    "mask",
+    "tar",
+    "tar.gz",
+    "zip",
+    "detector-json",
+    "detector-tensors",
+    "features",
+    "unit",
+    "plan",
+    "configuration",
+    "override",
+    "category",
+)
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
+    return targets(tmp_path_factory.mktemp("seeds"))
+
+
+def test_every_target_has_its_portion_here(known: dict[str, Target]) -> None:
+    assert set(known) == set(NAMES)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("name", NAMES)
+def test_foreign_bytes_are_parsed_or_refused(
+    name: str, known: dict[str, Target], tmp_path: Path
+) -> None:
+    outcome = fuzz(known[name], INPUTS.get(name, OTHERS), 0, tmp_path, tmp_path / "findings")
+    assert outcome.findings == {}
+    assert outcome.refused, "no input was refused: the changes do not reach the parser"
+
+
+@pytest.mark.parametrize(
+    ("error", "word"), [(ValueError("x"), "ValueError"), (MemoryError(), "MemoryError")]
+)
+def test_what_breaks_the_promise_is_found_and_kept(
+    error: Exception, word: str, tmp_path: Path
+) -> None:
+    def broken(data: bytes, folder: Path) -> None:
+        raise error
+
+    outcome = Outcome("broken")
+    target = Target("broken", [b"x"], lambda source, valid: valid[0], broken)
+    run_one(target, b"input", tmp_path, tmp_path / "findings", outcome)
+    ((what, kept),) = outcome.findings.items()
+    assert what.startswith(word)
+    assert Path(kept[0]).read_bytes() == b"input"
+
+
+def test_a_seed_names_an_input_for_ever(known: dict[str, Target]) -> None:
+    for target in known.values():
+        first, again = (target.mutate(random.Random(7), target.seeds) for _ in range(2))
+        assert first == again
+    assert mutated_json(random.Random(1), b'{"a": [1]}') == mutated_json(
+        random.Random(1), b'{"a": [1]}'
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"heads": {"flow": {"hidden_channels": 10**12}}},
+        {"heads": {"flow": {"coupling_blocks": 10**9}}},
+        {"heads": {"mapper": {"residual_blocks": 10**9}}},
+        {"feature_shape": [10**6, 2, 2]},
+        {"feature_shape": [8, -2, 2]},
+        {"feature_shape": [8, 2]},
+    ],
+)
+def test_a_description_cannot_ask_for_memory_that_the_tensors_do_not_have(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    """Found by fuzzing: eight GiB were allocated before the tensors were looked at."""
+    seeds.detector_files(tmp_path)
+    path = tmp_path / JSON_FILE
+    description = json.loads(path.read_text())
+    for key, value in change.items():
+        if isinstance(value, dict):
+            for inner, fields in value.items():
+                description[key][inner] |= fields
+        else:
+            description[key] = value
+    path.write_text(json.dumps(description))
+    with pytest.raises(WeightsError):
+        Detector.load(tmp_path)
+
+
+def test_a_pattern_with_two_categories_is_refused() -> None:
+    """Found by fuzzing: the error was that of a regular expression."""
+    with pytest.raises(ConfigError, match="more than once"):
+        CategoryRule("{category}/{category}/")
