@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from nfbmr.errors import ConfigError
 
-
 MAX_COUPLING_BLOCKS = 1000
 
 

@@ -27,6 +27,10 @@ from nfbmr.train.feature_cache import FeatureCache
 _EXIF_TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 
 
+BACKBONE_KEY = "key"
+ENTRY = "ab"
+
+
 def _image(mode: str, size: tuple[int, int] = (24, 17)) -> Image.Image:
     pixels_HWC = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels_HWC).convert(mode)
@@ -184,12 +188,11 @@ def unit() -> bytes:
     return file.getvalue()
 
 
-def features(root: str) -> tuple[str, bytes]:
-    """Name and file of an entry of the feature cache."""
-    cache = FeatureCache(root, "key")
-    cache.write("ab", torch.zeros(8, 2, 2))
-    (path,) = Path(root).rglob("*.features")
-    return str(path.relative_to(root)), path.read_bytes()
+def features(root: Path) -> bytes:
+    """The file of an entry of a feature cache under a root; see ``ENTRY``."""
+    FeatureCache(str(root), BACKBONE_KEY).write(ENTRY, torch.zeros(8, 2, 2))
+    (path,) = root.rglob("*.features")
+    return path.read_bytes()
 
 
 def configurations() -> list[bytes]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nfbmr.config import load_config
 from nfbmr.data.archives import list_archive, read_entry
+from nfbmr.data.content import content_hash
 from nfbmr.data.decoding import DecodeLimits, decode_and_resize, decode_mask
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.score.category_rule import CategoryRule
@@ -70,35 +71,32 @@ def _mask(data: bytes, folder: Path) -> None:
     decode_mask(data, LIMITS)
 
 
-def _detector_json(data: bytes, folder: Path) -> None:
-    if not (folder / TENSORS_FILE).exists():
-        seeds.detector_files(folder)
-    (folder / JSON_FILE).write_bytes(data)
-    Detector.load(folder)
+def _detector(name: str) -> Callable[[bytes, Path], None]:
+    """Loads a detector of which one file is the input."""
+
+    def run(data: bytes, folder: Path) -> None:
+        if not (folder / name).exists():
+            seeds.detector_files(folder)
+        (folder / name).write_bytes(data)
+        Detector.load(folder)
+
+    return run
 
 
-def _detector_tensors(data: bytes, folder: Path) -> None:
-    if not (folder / JSON_FILE).exists():
-        seeds.detector_files(folder)
-    (folder / TENSORS_FILE).write_bytes(data)
-    Detector.load(folder)
+def _plan(name: str) -> Callable[[bytes, Path], None]:
+    """Parses a plan of which one file is the input."""
 
-
-def _plan(data: bytes, folder: Path) -> None:
-    """A file of a plan, named by the first line."""
-    if not (folder / PLAN_FOLDER).exists():
-        seeds.plan_files(folder)
-    name, _, content = data.partition(b"\n")
-    path = folder / PLAN_FOLDER / _PLAN_FILES[len(name) % len(_PLAN_FILES)]
-    before = path.read_bytes()
-    path.write_bytes(content)
-    try:
+    def run(data: bytes, folder: Path) -> None:
+        path = folder / PLAN_FOLDER / name
+        if not path.parent.exists():
+            seeds.plan_files(folder)
+        path.write_bytes(data)
         plan = load_plan(str(folder))
         if plan is not None and plan.units:
-            unit_pictures(str(folder), "run", plan.units[-1])
-    finally:
-        path.write_bytes(before)
-        clear_row_groups()
+            # The run's id keeps what is remembered of one input from the next.
+            unit_pictures(str(folder), content_hash(data), plan.units[-1])
+
+    return run
 
 
 def _unit(data: bytes, folder: Path) -> None:
@@ -110,11 +108,11 @@ def _unit(data: bytes, folder: Path) -> None:
 
 
 def _features(data: bytes, folder: Path) -> None:
-    cache = FeatureCache(str(folder), "key")
-    cache.write("ab", torch.zeros(8, 2, 2))
+    if not any(folder.rglob("*.features")):
+        seeds.features(folder)
     (path,) = folder.rglob("*.features")
     path.write_bytes(data)
-    cache.read("ab")
+    FeatureCache(str(folder), seeds.BACKBONE_KEY).read(seeds.ENTRY)
 
 
 def _configuration(data: bytes, folder: Path) -> None:
@@ -145,8 +143,14 @@ def targets(folder: Path) -> dict[str, Target]:
         Target("tar", seeds.tars(), _tar_bytes, _archive(".tar")),
         Target("tar.gz", seeds.compressed_tars(), _bytes, _archive(".tar.gz")),
         Target("zip", seeds.zips(), _bytes, _archive(".zip")),
-        Target("detector-json", [detector[JSON_FILE]], _json, _detector_json),
-        Target("detector-tensors", [detector[TENSORS_FILE]], _bytes, _detector_tensors),
+        Target("detector-json", [detector[JSON_FILE]], _json, _detector(JSON_FILE)),
+        Target("detector-tensors", [detector[TENSORS_FILE]], _bytes, _detector(TENSORS_FILE)),
+        Target("features", [seeds.features(folder / "features")], _bytes, _features),
+        Target("unit", [seeds.unit()], _bytes, _unit),
+        *(
+            Target(f"plan-{name}", [data], _json if name.endswith(".json") else _bytes, _plan(name))
+            for name, data in sorted(seeds.plan_files(folder / "plan").items())
+        ),
         Target("configuration", seeds.configurations(), _bytes, _configuration),
         Target("override", [b"fit.seed=1", b'backbone.name="x"'], _bytes, _override),
         Target(

@@ -17,7 +17,7 @@ from tests.fuzz.mutators import mutated_json
 from tests.fuzz.run import Outcome, fuzz, run_one
 from tests.fuzz.targets import Target, targets
 
-INPUTS = {"detector-json": 60, "detector-tensors": 60, "plan": 60}
+INPUTS = {"detector-json": 60, "detector-tensors": 60}
 OTHERS = 400
 NAMES = (
     "picture",
@@ -29,7 +29,9 @@ NAMES = (
     "detector-tensors",
     "features",
     "unit",
-    "plan",
+    "plan-pictures.parquet",
+    "plan-plan.json",
+    "plan-units.parquet",
     "configuration",
     "override",
     "category",
