@@ -27,8 +27,8 @@ class CategoryRule:
             )
         if fixed is None and pattern.count("{category}") > 1:
             raise ConfigError(
-                f"--category-pattern {pattern!r} has {{category}} more than once: keep the one that "
-                "names the category, and write * for the others."
+                f"--category-pattern {pattern!r} has {{category}} more than once: keep one, and "
+                "write * for the others."
             )
         self.pattern = pattern
         self.fixed = fixed

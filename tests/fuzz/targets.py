@@ -14,6 +14,9 @@ from nfbmr.data.content import content_hash
 from nfbmr.data.decoding import DecodeLimits, decode_and_resize, decode_mask
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.score.category_rule import CategoryRule
+from nfbmr.score.plan_files import PLAN_FOLDER, load_plan, unit_pictures
+from nfbmr.score.units import UNITS_FOLDER, read_failed, read_unit
+from nfbmr.train.feature_cache import FeatureCache
 from tests.fuzz import seeds
 from tests.fuzz.mutators import mutated_bytes, mutated_json, with_tar_checksums
 
