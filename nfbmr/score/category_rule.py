@@ -6,6 +6,9 @@ import re
 
 from nfbmr.errors import ConfigError
 
+MAX_NAME_LENGTH = 1024
+"""Object stores allow no longer names; one in an archive that is longer has no category."""
+
 
 class CategoryRule:
     """How a picture's category follows from its name.
@@ -16,7 +19,8 @@ class CategoryRule:
         fixed: the category of all pictures; overrides the pattern.
 
     Raises:
-        ConfigError: the pattern has no ``{category}``, or several.
+        ConfigError: the pattern has no ``{category}`` or several, or more wildcards than can be
+            matched in a time that does not explode with the length of a name.
     """
 
     def __init__(self, pattern: str = "{category}/", fixed: str | None = None) -> None:
@@ -25,11 +29,8 @@ class CategoryRule:
                 f"--category-pattern {pattern!r} does not say where the category stands: write "
                 "{category} in it, as in 'line-7/{category}/', or give one --category for all."
             )
-        if fixed is None and pattern.count("{category}") > 1:
-            raise ConfigError(
-                f"--category-pattern {pattern!r} has {{category}} more than once: keep one, and "
-                "write * for the others."
-            )
+        if fixed is None:
+            _check(pattern)
         self.pattern = pattern
         self.fixed = fixed
         pieces = re.split(r"(\{category\}|\*\*|\*)", pattern)
@@ -40,5 +41,28 @@ class CategoryRule:
         """The category of a member, or None where the pattern does not match."""
         if self.fixed is not None:
             return self.fixed
+        if len(member) > MAX_NAME_LENGTH:
+            return None
         match = self._expression.match(member)
         return match.group("category") if match else None
+
+
+def _check(pattern: str) -> None:
+    """Refuse a pattern that is ambiguous, or slow on names that were made to be.
+
+    Raises:
+        ConfigError: saying what to write instead.
+    """
+    if pattern.count("{category}") > 1:
+        raise ConfigError(
+            f"--category-pattern {pattern!r} has {{category}} more than once: keep one, and write "
+            "* for the others."
+        )
+    stars = [re.findall(r"\*+", part) for part in pattern.split("/")]
+    if any(len(found) > 1 for found in stars) or sum(found == ["**"] for found in stars) > 1:
+        raise ConfigError(
+            f"--category-pattern {pattern!r} has too many wildcards: at most one * between two "
+            "slashes, and at most one ** in all."
+        )
+    if any(len(found[0]) > 2 for found in stars if found):
+        raise ConfigError(f"--category-pattern {pattern!r}: expected * or **, not more stars.")

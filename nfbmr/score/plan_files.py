@@ -27,6 +27,8 @@ _JSON = "plan.json"
 _PARQUET = "pictures.parquet"
 _UNITS = "units.parquet"
 
+_DAMAGE = (KeyError, TypeError, AttributeError, IndexError, *STORE_ERRORS, pa.ArrowException)
+
 _UNIT = pa.schema(
     [
         ("name", pa.string()),
@@ -102,11 +104,16 @@ def load_plan(output: str) -> Plan | None:
         if found != plan.pictures:
             raise ValueError(f"{found} pictures, expected {plan.pictures}")
         return plan
-    except (KeyError, TypeError, *STORE_ERRORS, pa.ArrowException) as error:
-        raise OutputError(
-            f"The plan in {folder} is damaged ({error}): choose another --output, or remove this "
-            "one to start again."
-        ) from error
+    except _DAMAGE as error:
+        raise _damaged(output, error) from error
+
+
+def _damaged(output: str, error: Exception) -> OutputError:
+    folder = storage.join(output, PLAN_FOLDER)
+    return OutputError(
+        f"The plan in {folder} is damaged ({error}): choose another --output, or remove this one "
+        "to start again."
+    )
 
 
 def _open_pictures(output: str) -> pq.ParquetFile:
@@ -129,7 +136,10 @@ def _row_group(output: str, run_id: str, group: int) -> pa.Table:
         with _open_pictures(output) as file:
             return file.read_row_group(group)
 
-    return retried(read)
+    try:
+        return retried(read)
+    except _DAMAGE as error:
+        raise _damaged(output, error) from error
 
 
 def unit_pictures(output: str, run_id: str, unit: PlannedUnit) -> list[PlannedPicture]:

@@ -14,6 +14,8 @@ output as a data set.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -59,11 +61,28 @@ def units_uri(output: str) -> str:
 
 
 def read_failed(output: str, unit: str) -> int:
-    """How many rows of a committed unit are errors, from the footer of its file alone."""
-    fs, path = url_to_fs(storage.join(output, UNITS_FOLDER, unit + _SUFFIX))
-    with fs.open(path, "rb") as file:
+    """How many rows of a committed unit are errors, from the footer of its file alone.
+
+    Raises:
+        OutputError: its file is gone or damaged.
+    """
+    uri = storage.join(output, UNITS_FOLDER, unit + _SUFFIX)
+    fs, path = url_to_fs(uri)
+    with _damage(uri), fs.open(path, "rb") as file:
         metadata = pq.read_schema(file).metadata or {}
-    return int(metadata.get(_FAILED, b"0"))
+        return int(metadata.get(_FAILED, b"0"))
+
+
+@contextmanager
+def _damage(uri: str) -> Iterator[None]:
+    """Say of a unit's file that cannot be parsed what to do about it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise OutputError(
+            f"The finished unit {uri} is damaged ({error}): remove this file and run the same "
+            "command again."
+        ) from error
 
 
 def finished_units(output: str) -> set[str]:
@@ -76,13 +95,14 @@ def read_unit(output: str, unit: str) -> pa.Table:
     """The rows of one committed unit.
 
     Raises:
-        OutputError: its file is gone.
+        OutputError: its file is gone or damaged.
     """
     uri = storage.join(output, UNITS_FOLDER, unit + _SUFFIX)
     data = storage.read(uri)
     if data is None:
         raise OutputError(f"The finished unit {uri} is gone: run the same command again.")
-    return pq.read_table(pa.BufferReader(data))
+    with _damage(uri):
+        return pq.read_table(pa.BufferReader(data))
 
 
 def read_marker(output: str) -> dict[str, Any] | None:

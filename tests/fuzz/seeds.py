@@ -200,6 +200,6 @@ def configurations() -> list[bytes]:
     return [
         b'preset = "small"\n[backbone]\nname = "resnet18"\nimage_size_px = 128\n'
         b"[flow]\ncoupling_blocks = 2\nclamp = 1.9\n[fit]\nseed = 3\nflow_epochs = 10\n"
-        b"[calibration]\nfalse_alarm_rate = 0.1\n[run]\nactors = 1\n",
+        b"[calibration]\nfalse_alarm_rate = 0.1\n[run]\nunit_size = 8\n",
         b"standardize = false\n[mapper]\nresidual_blocks = 1\n[backbone.kwargs]\nx = [1, 2]\n",
     ]

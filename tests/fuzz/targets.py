@@ -115,7 +115,9 @@ def _features(data: bytes, folder: Path) -> None:
         seeds.features(folder)
     (path,) = folder.rglob("*.features")
     path.write_bytes(data)
-    FeatureCache(str(folder), seeds.BACKBONE_KEY).read(seeds.ENTRY)
+    found = FeatureCache(str(folder), seeds.BACKBONE_KEY).read(seeds.ENTRY)
+    if found is not None and data != seeds.features(folder):
+        raise AssertionError("a changed entry was trusted")
 
 
 def _configuration(data: bytes, folder: Path) -> None:
