@@ -86,6 +86,11 @@ class CalibrationSettings:
         held_out_share: share of the normal training pictures that is not fitted on but scored for
             the calibration.
         max_held_out: never hold out more than this.
+        folds: K ≥ 2 calibrates by cross-fitting: every normal picture is scored by heads that were
+            fitted on the other folds, and the detector itself is fitted on all. 1 always holds
+            out. 0 cross-fits in 5 folds where there are fewer than ``cross_fit_below`` normals or
+            a held-out share could not promise the false-alarm rate.
+        cross_fit_below: see ``folds``.
         false_alarm_rate: share of normal pictures that the threshold lets be called anomalous.
         aggregate: from map to image score: ``auto`` (chosen per category on held-out normals and
             synthetic defects cut into them) or the name of one.
@@ -93,6 +98,8 @@ class CalibrationSettings:
 
     held_out_share: float = 0.2
     max_held_out: int = 200
+    folds: int = 0
+    cross_fit_below: int = 60
     false_alarm_rate: float = 0.05
     aggregate: str = AUTOMATIC
 
@@ -102,6 +109,12 @@ class CalibrationSettings:
                 f"calibration.held_out_share = {self.held_out_share}: expected a share between 0 "
                 "and 1, for example 0.2."
             )
+        for name in ("folds", "cross_fit_below"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"calibration.{name} = {getattr(self, name)}: must not be negative; 0 folds "
+                    "choose by the number of pictures."
+                )
         if not 0.0 < self.false_alarm_rate < 1.0:
             raise ConfigError(
                 f"calibration.false_alarm_rate = {self.false_alarm_rate}: expected a share between "

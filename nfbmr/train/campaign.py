@@ -137,7 +137,7 @@ def _splits(
 
 
 def _pictures(split: Split, config: Config) -> list[Picture]:
-    pictures = [Picture(sample.uri) for sample in [*split.fit, *split.held_out]]
+    pictures = [Picture(sample.uri) for sample in split.pictures]
     return pictures + _synthetic(split, config)
 
 
@@ -173,7 +173,7 @@ def _tasks(
     failures: list[CategoryResult] = []
     for name, split in splits.items():
         unreadable = _unreadable(split, index)
-        total = len(split.fit) + len(split.held_out)
+        total = len(split.pictures)
         if len(unreadable) > config.run.training_failure_budget * total:
             failures.append(
                 CategoryResult(
@@ -191,7 +191,7 @@ def _tasks(
 
 
 def _unreadable(split: Split, index: FeatureIndex) -> list[str]:
-    pictures = [Picture(sample.uri) for sample in [*split.fit, *split.held_out]]
+    pictures = [Picture(sample.uri) for sample in split.pictures]
     return [f"{p.uri} ({index.errors[p]})" for p in pictures if p in index.errors]
 
 
@@ -213,6 +213,7 @@ def _task(
         fit_entries=fit_entries,
         held_out_entries=held_out_entries,
         synthetic_entries=entries(_synthetic(split, config)),
+        folds=split.folds,
         lineage={
             "data_fingerprint": fingerprint.hexdigest(),
             "pictures_fitted": len(fit_entries),

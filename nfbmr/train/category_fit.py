@@ -22,6 +22,7 @@ from nfbmr.settings import AUTOMATIC
 from nfbmr.train.aggregate import SIMPLEST, choose_aggregate, synthetic_aurocs
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.fit import EpochLosses, Report, fit_heads
+from nfbmr.train.held_out_maps import HeldOutMaps, cross_fitted_maps, held_out_maps
 
 REPORT_FILE = "fit.json"
 
@@ -37,9 +38,12 @@ class CategoryTask:
         backbone_key: which backbone's.
         backbone: that backbone's identity.
         fit_entries: cache entries of the pictures to fit on.
-        held_out_entries: of the normal pictures to calibrate with.
+        held_out_entries: of the normal pictures to calibrate with; the same as ``fit_entries``
+            where they are cross-fitted.
         synthetic_entries: of held-out pictures with synthetic defects; none where the aggregate
             is given.
+        folds: how many times heads are fitted to calibrate by cross-fitting; 0 where the pictures
+            that calibrate are held out.
         lineage: goes into the detector.
     """
 
@@ -51,6 +55,7 @@ class CategoryTask:
     fit_entries: Sequence[str]
     held_out_entries: Sequence[str]
     synthetic_entries: Sequence[str]
+    folds: int = 0
     lineage: dict[str, Any] = field(default_factory=dict)
 
 
@@ -120,17 +125,23 @@ def fit_category(
         device=device,
         report=note,
     )
-    normal_BHW = anomaly_maps(heads, _load(task, task.held_out_entries), device)
-    aggregate, aurocs = _aggregate(task, heads, normal_BHW, device)
+    maps = _calibration_maps(task, heads, device)
+    aggregate, aurocs = _aggregate(task, maps)
+    scores = image_scores(maps.normal_NHW, aggregate)
     detector = Detector(
         category=task.category,
         backbone=task.backbone,
         weights=task.config.backbone.weights,
         heads=heads,
         aggregate=aggregate,
-        calibration=Calibration.from_scores(image_scores(normal_BHW, aggregate).tolist()),
+        calibration=Calibration.from_scores(scores.tolist()),
         false_alarm_rate=task.config.calibration.false_alarm_rate,
-        lineage={**task.lineage, "settings": task.config.as_dict()},
+        lineage={
+            **task.lineage,
+            "calibration_folds": task.folds,
+            "synthetic_aurocs": aurocs,
+            "settings": task.config.as_dict(),
+        },
     )
     detector.save(folder)
     result = FitReport(
@@ -155,22 +166,32 @@ def _load(task: CategoryTask, entries: Sequence[str]) -> Tensor:
         ) from error
 
 
-def _aggregate(
-    task: CategoryTask, heads: Heads, normal_BHW: Tensor, device: str | torch.device
-) -> tuple[str, dict[str, float]]:
+def _calibration_maps(task: CategoryTask, heads: Heads, device: str | torch.device) -> HeldOutMaps:
+    """Maps of the pictures that calibrate, by heads that were not fitted on them."""
+
+    def load(entries: Sequence[str]) -> Tensor:
+        return _load(task, entries)
+
+    def fit(entries: Sequence[str]) -> Heads:
+        return fit_heads(
+            load(entries),
+            task.config.heads,
+            task.config.fit,
+            category=task.category,
+            device=device,
+        )
+
+    if task.folds == 0:
+        return held_out_maps(heads, load, task.held_out_entries, task.synthetic_entries, device)
+    return cross_fitted_maps(
+        fit, load, task.held_out_entries, task.synthetic_entries, task.folds, device
+    )
+
+
+def _aggregate(task: CategoryTask, maps: HeldOutMaps) -> tuple[str, dict[str, float]]:
     """The aggregate of the settings, or the one that separates synthetic defects best."""
     wanted = task.config.calibration.aggregate
-    if not task.synthetic_entries:
+    if not len(maps.synthetic_NHW):
         return (SIMPLEST if wanted == AUTOMATIC else wanted), {}
-    defective_BHW = anomaly_maps(heads, _load(task, task.synthetic_entries), device)
-    aurocs = synthetic_aurocs(normal_BHW, defective_BHW)
+    aurocs = synthetic_aurocs(maps.normal_NHW, maps.synthetic_NHW)
     return (choose_aggregate(aurocs) if wanted == AUTOMATIC else wanted), aurocs
-
-
-@torch.inference_mode()
-def anomaly_maps(heads: Heads, y_NCHW: Tensor, device: str | torch.device = "cpu") -> Tensor:
-    """Anomaly maps (N, H, W) of raw features in batches of 64, float32, on the CPU."""
-    heads = heads.to(device)
-    maps = [heads(chunk.to(device).float()).cpu() for chunk in y_NCHW.split(64)]
-    heads.to("cpu")
-    return torch.cat(maps)

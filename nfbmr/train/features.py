@@ -159,6 +159,11 @@ def _entry_name(picture_hash: str, variant: int) -> str:
     return picture_hash if variant == 0 else f"{picture_hash}-cut{VERSION}-{variant}"
 
 
+def entry_of_picture(entry: str) -> str:
+    """The entry of the picture itself, for the entry of a copy with a synthetic defect too."""
+    return entry.partition("-cut")[0]
+
+
 class _FeatureActor:
     """Keeps one backbone loaded and writes the features of decoded pictures to the cache."""
 

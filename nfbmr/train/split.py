@@ -1,4 +1,4 @@
-"""Which normal pictures of a category are fitted on and which are held out to calibrate."""
+"""Which normal pictures of a category are fitted on and which calibrate."""
 
 from __future__ import annotations
 
@@ -11,26 +11,41 @@ from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
 from nfbmr.settings import CalibrationSettings
 
+AUTOMATIC_FOLDS = 5
+
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures to fit on and held-out pictures, both in a fixed order."""
+    """Pictures to fit on and pictures to calibrate with, both in a fixed order.
+
+    Attributes:
+        fit: the detector is fitted on these.
+        held_out: these calibrate: none of ``fit``, or with folds exactly ``fit``, each scored by
+            heads that were fitted on the other folds.
+        folds: of the cross-fitting; 0 where pictures are held out.
+    """
 
     fit: list[Sample]
     held_out: list[Sample]
+    folds: int = 0
+
+    @property
+    def pictures(self) -> list[Sample]:
+        """Every picture once."""
+        return self.fit if self.folds else [*self.fit, *self.held_out]
 
 
 def split_normals(
     samples: Sequence[Sample], category: str, settings: CalibrationSettings, seed: int
 ) -> Split:
-    """Hold out a share of a category's normal training pictures.
+    """Hold out a share of a category's normal training pictures, or cross-fit where there are few.
 
     A picture's place follows from a hash of its file name and the seed, so that tomorrow's new
     pictures do not move today's from one side to the other more than the share asks for.
 
     Raises:
-        DataError: the category has no normal training pictures, or so few that the held-out ones
-            cannot promise the false-alarm rate; the message says how many are needed.
+        DataError: the category has no normal training pictures, or so few that they cannot
+            promise the false-alarm rate; the message says how many are needed.
     """
     normals = [s for s in samples if s.category == category and s.split == "train"]
     if not normals:
@@ -38,19 +53,47 @@ def split_normals(
             f"Category {category!r} has no normal pictures to train on: put some where the layout "
             "expects them, or leave the category out with --categories."
         )
-    needed_held_out = math.ceil(1.0 / settings.false_alarm_rate - 1e-9) - 1
-    held_out_count = min(settings.max_held_out, int(settings.held_out_share * len(normals)))
-    if held_out_count < needed_held_out or held_out_count >= len(normals):
-        needed = math.ceil(needed_held_out / settings.held_out_share - 1e-9)
+    needed = math.ceil(1.0 / settings.false_alarm_rate - 1e-9) - 1
+    ordered = sorted(normals, key=lambda sample: _rank(sample, seed))
+    folds = _folds(len(normals), needed, settings)
+    if folds:
+        _check_folds(category, len(normals), folds, needed, settings)
+        return Split(fit=ordered, held_out=ordered, folds=folds)
+    held_out_count = _held_out_count(len(normals), settings)
+    if held_out_count < needed or held_out_count >= len(normals):
+        needed_normals = math.ceil(needed / settings.held_out_share - 1e-9)
         raise DataError(
             f"Category {category!r} has {len(normals)} normal pictures, of which "
             f"calibration.held_out_share = {settings.held_out_share:g} holds out {held_out_count}. "
-            f"A false-alarm rate of {settings.false_alarm_rate:g} needs {needed_held_out} held "
-            f"out: give it at least {needed} normal pictures, raise calibration.held_out_share, or "
-            "ask for a higher calibration.false_alarm_rate."
+            f"A false-alarm rate of {settings.false_alarm_rate:g} needs {needed} held out: give it "
+            f"at least {needed_normals} normal pictures, raise calibration.held_out_share, ask for "
+            "a higher calibration.false_alarm_rate, or cross-fit with calibration.folds = 0."
         )
-    ordered = sorted(normals, key=lambda sample: _rank(sample, seed))
     return Split(fit=ordered[held_out_count:], held_out=ordered[:held_out_count])
+
+
+def _held_out_count(normals: int, settings: CalibrationSettings) -> int:
+    return min(settings.max_held_out, int(settings.held_out_share * normals))
+
+
+def _folds(normals: int, needed: int, settings: CalibrationSettings) -> int:
+    """Folds of the cross-fitting; 0 to hold out."""
+    if settings.folds > 0:
+        return settings.folds if settings.folds > 1 else 0
+    few = normals < settings.cross_fit_below or _held_out_count(normals, settings) < needed
+    return AUTOMATIC_FOLDS if few else 0
+
+
+def _check_folds(
+    category: str, normals: int, folds: int, needed: int, settings: CalibrationSettings
+) -> None:
+    if normals < max(needed, folds):
+        raise DataError(
+            f"Category {category!r} has {normals} normal pictures. A false-alarm rate of "
+            f"{settings.false_alarm_rate:g} needs at least {needed} normal pictures, and "
+            f"cross-fitting in {folds} folds at least {folds}: give it more, or ask for a higher "
+            "calibration.false_alarm_rate."
+        )
 
 
 def _rank(sample: Sample, seed: int) -> tuple[str, str]:

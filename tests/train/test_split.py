@@ -1,5 +1,7 @@
 """Held-out normals: stable from night to night, enough for the promised rate, or an error."""
 
+from dataclasses import replace
+
 import pytest
 
 from nfbmr.data.sample import Sample
@@ -68,10 +70,35 @@ def test_a_category_without_normals_is_named() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 10, 94])
-def test_too_few_to_calibrate_says_how_many_are_needed(count: int) -> None:
+def test_too_few_to_hold_out_says_how_many_are_needed(count: int) -> None:
+    settings = replace(SETTINGS, folds=1)
     with pytest.raises(DataError, match="at least 95 normal pictures"):
+        split_normals(normals(count), "bottle", settings, 0)
+    assert len(split_normals(normals(95), "bottle", settings, 0).held_out) == 19
+
+
+@pytest.mark.parametrize(("count", "folds"), [(19, 5), (59, 5), (94, 5), (95, 0), (500, 0)])
+def test_few_pictures_all_calibrate_and_are_all_fitted_on(count: int, folds: int) -> None:
+    split = split_normals(normals(count), "bottle", SETTINGS, 0)
+    assert split.folds == folds
+    assert len(split.pictures) == len({s.uri for s in split.pictures}) == count
+    if folds:
+        assert split.fit == split.held_out == split.pictures
+
+
+def test_the_settings_choose_the_folds() -> None:
+    assert split_normals(normals(500), "bottle", replace(SETTINGS, folds=10), 0).folds == 10
+    many = replace(SETTINGS, cross_fit_below=501)
+    assert split_normals(normals(500), "bottle", many, 0).folds == 5
+
+
+@pytest.mark.parametrize("count", [1, 18])
+def test_too_few_for_the_rate_even_with_all_of_them(count: int) -> None:
+    with pytest.raises(DataError, match="needs at least 19 normal pictures"):
         split_normals(normals(count), "bottle", SETTINGS, 0)
-    assert len(split_normals(normals(95), "bottle", SETTINGS, 0).held_out) == 19
+    loose = replace(SETTINGS, false_alarm_rate=0.5, folds=7)
+    with pytest.raises(DataError, match="in 7 folds at least 7"):
+        split_normals(normals(6), "bottle", loose, 0)
 
 
 def test_no_more_are_held_out_than_asked() -> None:
