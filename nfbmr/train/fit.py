@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,11 @@ from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.mapper import Mapper, mapper_loss
 from nfbmr.model.precision import BFLOAT16, autocast
 from nfbmr.settings import FitSettings
+from nfbmr.train.data_parallel import Workers
+from nfbmr.train.fit_state import StageState
+
+FLOW = "flow"
+MAPPER = "mapper"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,19 @@ class EpochLosses:
 Report = Callable[[EpochLosses], None]
 
 
+class Keeper(Protocol):
+    """Keeps where a fit stands, so that a fit that was killed goes on from there."""
+
+    def load(self) -> StageState | None:
+        """Where an earlier attempt stood; None for a fresh start."""
+
+    def wants(self) -> bool:
+        """Asked after every epoch: is it time to keep the state?"""
+
+    def keep(self, state: StageState) -> None:
+        """Keep it; called after the epoch was reported."""
+
+
 @dataclass
 class _Stage:
     """One optimisation: which module, with which rate, for how long."""
@@ -49,9 +68,22 @@ class _Stage:
     learning_rate: float
     epochs: int
     loss_names: tuple[str, ...]
-    losses: Callable[[Tensor], tuple[Tensor, ...]]
+    losses: Callable[[nn.Module, Tensor], tuple[Tensor, ...]]
     category: str
     step: int = field(default=0)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all stages of a fit share."""
+
+    heads: Heads
+    settings: FitSettings
+    category: str
+    report: Report
+    workers: Workers
+    keeper: Keeper | None
+    resumed: StageState | None
 
 
 def fit_heads(
@@ -62,16 +94,21 @@ def fit_heads(
     category: str,
     device: str | torch.device = "cpu",
     report: Report = lambda _: None,
+    keeper: Keeper | None = None,
 ) -> Heads:
     """Fit standardiser, flow and mapper on the features of normal pictures.
 
+    Where ``torch.distributed`` is set up, its workers do every step together (``Workers``).
+
     Args:
-        y_NCHW: raw backbone features, any float dtype, on the CPU.
+        y_NCHW: raw backbone features, any float dtype, on the CPU; the same on every worker.
         heads_settings: shapes of the parts.
         fit_settings: how they are fitted.
         category: for messages.
         device: where the fit runs; the features are moved there once.
-        report: called after every epoch.
+        report: called after every epoch, on the first worker.
+        keeper: keeps the state now and then, and has that of an attempt that was cut short: the
+            fit goes on from there, and its losses are those of an undisturbed one.
 
     Returns:
         The heads, in evaluation mode, on the CPU.
@@ -87,12 +124,18 @@ def fit_heads(
     heads = Heads((channels, height, width), heads_settings)
     if heads_settings.standardize:
         heads.standardizer.fit(y_NCHW)
+    resumed = keeper.load() if keeper is not None else None
+    if resumed is not None:
+        heads.load_state_dict(resumed.heads)
     heads.to(device).to(memory_format=torch.channels_last)
+    run = _Run(heads, fit_settings, category, report, Workers.current(), keeper, resumed)
     y_NCHW = _standardized(heads, y_NCHW, fit_settings, device)
-    _fit_flow(heads, y_NCHW, fit_settings, category, report)
+    if resumed is None or resumed.stage == FLOW:
+        _fit_flow(run, y_NCHW)
+    heads.flow.eval().requires_grad_(False)
     if heads.mapper is not None:
         z_NCHW = _target_features(heads, y_NCHW, fit_settings)
-        _fit_mapper(heads.mapper, y_NCHW, z_NCHW, fit_settings, category, report)
+        _fit_mapper(run, heads.mapper, y_NCHW, z_NCHW)
     return heads.eval().requires_grad_(False).to("cpu").to(memory_format=torch.contiguous_format)
 
 
@@ -123,59 +166,50 @@ def _target_features(heads: Heads, y_NCHW: Tensor, settings: FitSettings) -> Ten
     return torch.cat(chunks).contiguous(memory_format=torch.channels_last)
 
 
-def _fit_flow(
-    heads: Heads, y_NCHW: Tensor, settings: FitSettings, category: str, report: Report
-) -> None:
+def _fit_flow(run: _Run, y_NCHW: Tensor) -> None:
     """Stage one: the flow on its likelihood (eq. 8)."""
 
-    def losses(index_B: Tensor) -> tuple[Tensor, ...]:
-        z_BCHW, log_det_B = heads.flow(y_NCHW[index_B].float())
+    def losses(flow: nn.Module, index_B: Tensor) -> tuple[Tensor, ...]:
+        z_BCHW, log_det_B = flow(y_NCHW[index_B].float())
         return (flow_loss(z_BCHW, log_det_B),)
 
     stage = _Stage(
-        "flow",
-        heads.flow,
-        settings.flow_learning_rate,
-        settings.epochs("flow", len(y_NCHW)),
+        FLOW,
+        run.heads.flow,
+        run.settings.flow_learning_rate,
+        run.settings.epochs(FLOW, len(y_NCHW)),
         ("flow_loss",),
         losses,
-        category,
+        run.category,
     )
-    _run_stage(stage, y_NCHW, settings, report)
-    heads.flow.requires_grad_(False)
+    _run_stage(stage, y_NCHW, run)
 
 
-def _fit_mapper(
-    mapper: Mapper,
-    y_NCHW: Tensor,
-    z_NCHW: Tensor,
-    settings: FitSettings,
-    category: str,
-    report: Report,
-) -> None:
+def _fit_mapper(run: _Run, mapper: Mapper, y_NCHW: Tensor, z_NCHW: Tensor) -> None:
     """Stage two: the mapper on both squared errors (eqs. 11-13), backbone and flow frozen."""
 
-    def losses(index_B: Tensor) -> tuple[Tensor, ...]:
+    def losses(mapper: nn.Module, index_B: Tensor) -> tuple[Tensor, ...]:
         y_BCHW, z_BCHW = y_NCHW[index_B].float(), z_NCHW[index_B].float()
         y_hat_BCHW, z_hat_BCHW = mapper(y_BCHW, z_BCHW)
         return mapper_loss(y_BCHW, y_hat_BCHW, z_BCHW, z_hat_BCHW)
 
     stage = _Stage(
-        "mapper",
+        MAPPER,
         mapper,
-        settings.mapper_learning_rate,
-        settings.epochs("mapper", len(y_NCHW)),
+        run.settings.mapper_learning_rate,
+        run.settings.epochs(MAPPER, len(y_NCHW)),
         ("source_loss", "target_loss"),
         losses,
-        category,
+        run.category,
     )
-    _run_stage(stage, y_NCHW, settings, report)
+    _run_stage(stage, y_NCHW, run)
 
 
-def _run_stage(stage: _Stage, y_NCHW: Tensor, settings: FitSettings, report: Report) -> None:
+def _run_stage(stage: _Stage, y_NCHW: Tensor, run: _Run) -> None:
     """Optimise one module for its epochs and report the mean losses of each."""
-    device = y_NCHW.device
+    settings, workers, device = run.settings, run.workers, y_NCHW.device
     stage.module.train()
+    module = workers.wrapped(stage.module)
     optimizer = torch.optim.Adam(
         stage.module.parameters(),
         lr=stage.learning_rate,
@@ -185,21 +219,67 @@ def _run_stage(stage: _Stage, y_NCHW: Tensor, settings: FitSettings, report: Rep
     steps_per_epoch = -(-len(y_NCHW) // settings.batch_size)
     scheduler = _scheduler(optimizer, stage, settings, steps_per_epoch)
     generator = torch.Generator().manual_seed(settings.seed)
-    for epoch in range(1, stage.epochs + 1):
+    finished = _restore(run.resumed, stage, optimizer, scheduler, generator)
+    for epoch in range(finished + 1, stage.epochs + 1):
         rows = []
         for index_B in _batches(len(y_NCHW), settings.batch_size, generator):
+            own_B, weight = workers.share(index_B)
             with autocast(settings.precision, device):
-                losses = stage.losses(index_B.to(device))
+                losses = torch.stack(stage.losses(module, own_B.to(device))) * weight
             optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()
+            losses.sum().backward()
             nn.utils.clip_grad_norm_(stage.module.parameters(), settings.gradient_clip_norm)
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
-            rows.append(torch.stack(losses).detach())
-        means = _checked_means(torch.stack(rows).cpu(), stage)
-        report(EpochLosses(stage.name, epoch, stage.epochs, means))
+            rows.append(losses.detach())
+        means = _checked_means(workers.mean(torch.stack(rows)).cpu(), stage)
+        if workers.is_first:
+            run.report(EpochLosses(stage.name, epoch, stage.epochs, means))
+            if run.keeper is not None and run.keeper.wants():
+                run.keeper.keep(_state(run.heads, stage, epoch, optimizer, scheduler, generator))
     stage.module.eval()
+
+
+def _state(
+    heads: Heads,
+    stage: _Stage,
+    epoch: int,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | None,
+    generator: torch.Generator,
+) -> StageState:
+    return StageState(
+        stage=stage.name,
+        epoch=epoch,
+        step=stage.step,
+        heads=heads.state_dict(),
+        optimizer=optimizer.state_dict(),
+        scheduler=None if scheduler is None else scheduler.state_dict(),
+        generator=generator.get_state(),
+    )
+
+
+def _restore(
+    state: StageState | None,
+    stage: _Stage,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler | None,
+    generator: torch.Generator,
+) -> int:
+    """Put optimiser, schedule and order of the pictures where they were; the finished epochs."""
+    if state is None or state.stage != stage.name:
+        return 0
+    optimizer.load_state_dict(state.optimizer)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:  # Fused Adam wants the parameter's memory format.
+                values[name] = torch.empty_like(parameter).copy_(value)
+    if scheduler is not None and state.scheduler is not None:
+        scheduler.load_state_dict(state.scheduler)
+    generator.set_state(state.generator)
+    stage.step = state.step
+    return state.epoch
 
 
 def _scheduler(

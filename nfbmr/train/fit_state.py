@@ -1,0 +1,87 @@
+"""Where a fit stands after an epoch, as one safetensors file with JSON in its header."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+_FORMAT = "1"
+
+
+@dataclass
+class StageState:
+    """Everything that the next epoch depends on.
+
+    Attributes:
+        stage: ``flow`` or ``mapper``.
+        epoch: finished epochs of this stage.
+        step: finished steps of this stage.
+        heads: tensors of standardiser, flow and mapper.
+        optimizer: its ``state_dict()``.
+        scheduler: its ``state_dict()``, or None.
+        generator: state of the generator that orders the pictures.
+        notes: plain values that whoever keeps the state adds.
+    """
+
+    stage: str
+    epoch: int
+    step: int
+    heads: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any] | None
+    generator: Tensor
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """One safetensors file; what is no tensor stands as JSON in its header."""
+        tensors = {f"heads.{name}": tensor for name, tensor in self.heads.items()}
+        tensors["generator"] = self.generator
+        for parameter, values in self.optimizer["state"].items():
+            tensors |= {f"optimizer.{parameter}.{name}": t for name, t in values.items()}
+        plain = {
+            "stage": self.stage,
+            "epoch": self.epoch,
+            "step": self.step,
+            "param_groups": self.optimizer["param_groups"],
+            "scheduler": self.scheduler,
+            "notes": self.notes,
+        }
+        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        header = {"format": _FORMAT, "state": json.dumps(plain)}
+        return safetensors.torch.save(on_cpu, header)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> StageState | None:
+        """What ``to_bytes`` wrote; None where it is damaged or of another format."""
+        try:
+            tensors = safetensors.torch.load(data)
+            length = int.from_bytes(data[:8], "little")
+            header = json.loads(data[8 : 8 + length])["__metadata__"]
+            plain = json.loads(header["state"]) if header["format"] == _FORMAT else {}
+            optimizer_state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _below("optimizer", tensors).items():
+                parameter, _, value = name.partition(".")
+                optimizer_state.setdefault(int(parameter), {})[value] = tensor
+            return cls(
+                stage=plain["stage"],
+                epoch=plain["epoch"],
+                step=plain["step"],
+                heads=_below("heads", tensors),
+                optimizer={"state": optimizer_state, "param_groups": plain["param_groups"]},
+                scheduler=plain["scheduler"],
+                generator=tensors["generator"].to(torch.uint8),
+                notes=plain["notes"],
+            )
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError):
+            return None
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
