@@ -1,0 +1,134 @@
+"""What a campaign remembers of itself until it ends, so that the same command goes on with it.
+
+A night is one run of one command: the same data root, layout, categories, registry and settings.
+Its folder is there from the command's start until it has nothing left to do; while it is there,
+the same command goes on with that night, and afterwards it begins a new one.
+
+``<root>/<night>/night.json``               when it began, and which categories it did not reach
+``<root>/<night>/<fit>/…``                  states of an unfinished fit (``FitCheckpoint``)
+``<root>/<night>/<fit>.fitted.json``        where the finished detector waits to be registered
+``<root>/<night>/<fit>.result.json``        the row of a category that is finished
+``<root>/<night>/runs/…``                   Ray Train's storage
+
+``<fit>`` is the category with a fingerprint of its data and settings: a category whose pictures
+have changed since begins anew. Every file is written in one atomic write.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from nfbmr import storage
+
+_KEPT_DAYS = 14.0
+_DAY_S = 86400.0
+_NIGHT = "night.json"
+_FITTED = ".fitted.json"
+_RESULT = ".result.json"
+
+
+class Night:
+    """The folder of one night; opened by ``open_night``.
+
+    Args:
+        folder: where.
+        started_at: seconds since 1970.
+        waited_for: categories that the same night did not reach when it was cut by its time.
+        is_resumed: whether it was there already.
+    """
+
+    def __init__(
+        self, folder: str, started_at: float, waited_for: frozenset[str], *, is_resumed: bool
+    ) -> None:
+        self.folder = folder
+        self.started_at = started_at
+        self.waited_for = waited_for
+        self.is_resumed = is_resumed
+
+    @property
+    def runs(self) -> str:
+        """Ray Train's storage."""
+        return storage.join(self.folder, "runs")
+
+    def fit_name(self, category: str, fingerprint: str) -> str:
+        """``<fit>``: one category's files of this night."""
+        return f"{category}.{fingerprint[:16]}"
+
+    def states(self, fit: str) -> str:
+        """Folder for the states of an unfinished fit."""
+        return storage.join(self.folder, fit)
+
+    def result(self, fit: str) -> dict[str, Any] | None:
+        """The row of a finished category; None where it is not finished."""
+        return self._read(fit + _RESULT)
+
+    def note_result(self, fit: str, row: dict[str, Any]) -> None:
+        """Remember that a category is finished, and drop what only unfinished ones need."""
+        self._write(fit + _RESULT, row)
+        fitted = self.fitted(fit)
+        if fitted is not None:
+            storage.remove_tree(storage.join(self.runs, fitted["run"]))
+            storage.remove_tree(storage.join(self.folder, fit + _FITTED))
+        storage.remove_tree(self.states(fit))
+
+    def fitted(self, fit: str) -> dict[str, Any] | None:
+        """Where a finished detector waits for its registration; None where there is none."""
+        return self._read(fit + _FITTED)
+
+    def note_fitted(self, fit: str, run: str, checkpoint: str) -> None:
+        """Remember a finished detector before it is registered.
+
+        Args:
+            fit: whose.
+            run: name of the Ray Train run in ``runs``.
+            checkpoint: where the run left it.
+        """
+        self._write(fit + _FITTED, {"run": run, "checkpoint": checkpoint})
+
+    def keep_waiting(self, categories: frozenset[str]) -> None:
+        """The night was cut: the same command goes on with these categories first."""
+        self._write(_NIGHT, {"started_at": self.started_at, "waited_for": sorted(categories)})
+
+    def close(self) -> None:
+        """The night has nothing left to do."""
+        storage.remove_tree(self.folder)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        data = storage.read(storage.join(self.folder, name))
+        values: dict[str, Any] | None = None if data is None else json.loads(data)
+        return values
+
+    def _write(self, name: str, values: dict[str, Any]) -> None:
+        storage.write_atomically(storage.join(self.folder, name), json.dumps(values).encode())
+
+
+def open_night(root: str, key: str) -> Night:
+    """Go on with a command's unfinished night, or begin a new one.
+
+    Nights of other commands that nobody has gone on with for two weeks are removed.
+
+    Args:
+        root: folder or ``s3://`` prefix of all nights.
+        key: fingerprint of the command.
+    """
+    now = time.time()
+    _remove_forgotten(root, key, now)
+    folder = storage.join(root, key)
+    data = storage.read(storage.join(folder, _NIGHT))
+    if data is not None:
+        values = json.loads(data)
+        waited_for = frozenset(values["waited_for"])
+        return Night(folder, values["started_at"], waited_for, is_resumed=True)
+    night = Night(folder, now, frozenset(), is_resumed=False)
+    night.keep_waiting(frozenset())
+    return night
+
+
+def _remove_forgotten(root: str, key: str, now: float) -> None:
+    for name in storage.list_folders(root):
+        data = storage.read(storage.join(root, name, _NIGHT))
+        if name != key and data is not None:
+            if now - float(json.loads(data)["started_at"]) > _KEPT_DAYS * _DAY_S:
+                storage.remove_tree(storage.join(root, name))
