@@ -69,6 +69,10 @@ class FitError(NfbmrError):
     exit_code = 5
 
 
+class FeaturesError(FitError):
+    """Features that were computed are not in the cache any more, or are damaged there."""
+
+
 class RegistryError(NfbmrError):
     """A model, version or alias that the registry does not know, or a registry out of reach."""
 

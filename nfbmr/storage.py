@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -146,6 +148,15 @@ def read(uri: str) -> bytes | None:
 
 def list_names(uri: str) -> list[str]:
     """Names of the files directly in a folder or prefix, sorted; none where it does not exist."""
+    return _names(uri, "file")
+
+
+def list_folders(uri: str) -> list[str]:
+    """Names of the folders directly in a folder or prefix, sorted; none where it does not exist."""
+    return _names(uri, "directory")
+
+
+def _names(uri: str, kind: str) -> list[str]:
     fs, path = file_system(uri)
 
     def look() -> list[dict[str, Any]]:
@@ -157,7 +168,49 @@ def list_names(uri: str) -> list[str]:
         entries = retried(look)
     except FileNotFoundError:
         return []
-    return sorted(e["name"].rpartition("/")[2] for e in entries if e["type"] == "file")
+    return sorted(e["name"].rstrip("/").rpartition("/")[2] for e in entries if e["type"] == kind)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a listing: size in bytes, time of its last change in seconds since 1970."""
+
+    size: int
+    changed_at: float
+
+
+def list_tree(uri: str) -> dict[str, StoredFile]:
+    """All files below a folder or prefix by their names relative to it."""
+    fs, path = file_system(uri)
+
+    def look() -> dict[str, dict[str, Any]]:
+        fs.invalidate_cache()
+        found: dict[str, dict[str, Any]] = fs.find(path, detail=True)
+        return found
+
+    prefix = path.rstrip("/") + "/"
+    return {
+        name.removeprefix(prefix): StoredFile(int(info.get("size") or 0), _changed_at(info))
+        for name, info in retried(look).items()
+        if info["type"] == "file"
+    }
+
+
+def _changed_at(info: Mapping[str, Any]) -> float:
+    changed = info.get("mtime") or info.get("LastModified") or 0.0
+    return changed.timestamp() if isinstance(changed, datetime) else float(changed)
+
+
+def remove_files(root: str, names: Iterable[str]) -> None:
+    """Remove files below a folder or prefix; those that are gone already are no error."""
+    fs, path = file_system(root)
+
+    def remove(name: str) -> None:
+        with suppress(FileNotFoundError):
+            retried(lambda: fs.rm_file(join(path, name)))
+
+    with ThreadPoolExecutor(_DELETERS) as pool:
+        list(pool.map(remove, names))
 
 
 def remove_tree(uri: str) -> None:

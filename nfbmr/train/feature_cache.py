@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nfbmr import storage
+from nfbmr.errors import FeaturesError
 
+SUFFIX = ".features"
 _DIGEST_BYTES = 16
 
 
@@ -40,7 +43,7 @@ class FeatureCache:
         self.threads = threads
 
     def _uri(self, entry: str) -> str:
-        return storage.join(self.root, entry[:2], f"{entry}.features")
+        return storage.join(self.root, entry[:2], f"{entry}{SUFFIX}")
 
     def write(self, entry: str, y_CHW: Tensor) -> None:
         """Store one picture's features, rounded to float16, in one atomic write."""
@@ -58,28 +61,34 @@ class FeatureCache:
         except (safetensors.SafetensorError, KeyError, struct.error):
             return None
 
-    def present(self, entries: Iterable[str]) -> set[str]:
-        """Those of the entries that can be read."""
-        wanted = sorted(set(entries))
-        with ThreadPoolExecutor(self.threads) as pool:
-            readable = pool.map(lambda entry: self.read(entry) is not None, wanted)
-            return {entry for entry, found in zip(wanted, readable, strict=True) if found}
+    def names(self) -> NDArray[np.bytes_]:
+        """Names of all entries, sorted, by one listing: what they hold is checked by reading."""
+        files = storage.list_tree(self.root)
+        found = [f.rpartition("/")[2].removesuffix(SUFFIX) for f in files if f.endswith(SUFFIX)]
+        return np.array(sorted(found), dtype=np.bytes_)
 
     def load(self, entries: list[str]) -> Tensor:
         """Features of many pictures in the order given, (N, C, H, W), float16.
 
         Raises:
-            KeyError: an entry is missing or damaged.
+            FeaturesError: an entry is missing or damaged.
         """
         with ThreadPoolExecutor(self.threads) as pool:
             maps = list(pool.map(self.read, entries))
         missing = [entry for entry, y in zip(entries, maps, strict=True) if y is None]
         if missing:
-            raise KeyError(
+            raise FeaturesError(
                 f"{len(missing)} of {len(entries)} features are not in the cache at {self.root}, "
-                f"first {missing[0]}"
+                f"first {missing[0]}: run the same command again, they are computed anew."
             )
         return torch.stack([y for y in maps if y is not None])
+
+
+def is_among(names: NDArray[np.bytes_], entry: str) -> bool:
+    """Whether an entry is among sorted names."""
+    wanted = entry.encode()
+    place = int(np.searchsorted(names, np.bytes_(wanted)))
+    return place < len(names) and bytes(names[place]) == wanted
 
 
 def _digest(data: bytes) -> bytes:

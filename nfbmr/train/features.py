@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from nfbmr.model.backbone import BackboneSettings, create_backbone
 from nfbmr.model.runner import BackboneRunner
 from nfbmr.resources import actor_pool, ray_data_session
 from nfbmr.settings import RunSettings
-from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.feature_cache import FeatureCache, is_among
 
 _SCHEMA = pa.schema(
     [
@@ -28,6 +29,10 @@ _SCHEMA = pa.schema(
         ("pixels", pa.large_binary()),
     ]
 )
+
+
+_READERS = 8
+"""Pictures that one decoding task fetches at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +73,16 @@ def compute_features(
     cache_root: str,
     run: RunSettings,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    distrust: bool = False,
 ) -> FeatureIndex:
     """Make sure that the cache holds the features of every picture that can be read.
 
     Needs a Ray session. Encoded bytes are read and decoded in CPU tasks, which also look into the
     cache: a picture whose features are there is not decoded. Bytes travel as ``uint8``.
+
+    What is there is learned from one listing. Whoever loads an entry checks it; where that fails,
+    a second call with ``distrust`` reads every entry and computes those anew that are damaged.
 
     Args:
         pictures: what is wanted; duplicates are computed once.
@@ -80,6 +90,7 @@ def compute_features(
         cache_root: folder or ``s3://`` prefix that all workers can reach.
         run: resources.
         progress: called with (done, total).
+        distrust: look into entries instead of believing that they are whole.
 
     Raises:
         ConfigError: the backbone's settings do not fit.
@@ -91,6 +102,8 @@ def compute_features(
     # What was resolved here (name and layer from the weights' header) is what the actors build.
     settings = replace(backbone.settings)
     key = backbone.key()
+    cache = FeatureCache(cache_root, key)
+    known = None if distrust else ray.put(cache.names())
     batches = max(1, -(-len(wanted) // run.decode_batch_size))
     with ray_data_session("computing features"):
         rows = ray.data.from_items(
@@ -98,7 +111,7 @@ def compute_features(
             override_num_blocks=batches,
         )
         decoded = rows.map_batches(
-            _Decoder(settings, FeatureCache(cache_root, key)),
+            _Decoder(settings, cache, known),
             batch_size=run.decode_batch_size,
             batch_format="pyarrow",
             num_cpus=0.5,
@@ -125,26 +138,47 @@ def compute_features(
 
 
 class _Decoder:
-    """Reads, names and decodes pictures whose features are not in the cache yet."""
+    """Reads, names and decodes pictures whose features are not in the cache yet.
 
-    def __init__(self, settings: BackboneSettings, cache: FeatureCache) -> None:
+    Args:
+        settings: of the backbone.
+        cache: where features go.
+        known: reference to the names in the cache; None to look into its entries instead.
+    """
+
+    def __init__(self, settings: BackboneSettings, cache: FeatureCache, known: Any) -> None:
         self.settings = settings
         self.cache = cache
+        self.known = known
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = [self._row(row["uri"], row["variant"]) for row in batch.to_pylist()]
+        names = None if self.known is None else ray.get(self.known)
+        wanted = batch.to_pylist()
+        with ThreadPoolExecutor(_READERS) as pool:
+            contents = pool.map(_content, [row["uri"] for row in wanted])
+            rows = [
+                self._row(row["uri"], row["variant"], content, names)
+                for row, content in zip(wanted, contents, strict=True)
+            ]
         return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
-    def _row(self, uri: str, variant: int) -> dict[str, Any]:
+    def _row(self, uri: str, variant: int, content: bytes | DataError, names: Any) -> dict[str, Any]:
         row: dict[str, Any] = {"uri": uri, "variant": variant}
+        if isinstance(content, DataError):
+            return {**row, "error": str(content)}
+        row["entry"] = _entry_name(content_hash(content), variant)
+        if self._is_there(row["entry"], names):
+            return row
         try:
-            data = read_bytes(uri)
-            row["entry"] = _entry_name(content_hash(data), variant)
-            if self.cache.read(row["entry"]) is None:
-                row["pixels"] = self._pixels(data, row["entry"], variant)
-        except (DataError, DecodeError) as error:
+            row["pixels"] = self._pixels(content, row["entry"], variant)
+        except DecodeError as error:
             row["error"] = str(error)
         return row
+
+    def _is_there(self, entry: str, names: Any) -> bool:
+        if names is None:
+            return self.cache.read(entry) is not None
+        return is_among(names, entry)
 
     def _pixels(self, data: bytes, entry: str, variant: int) -> bytes:
         size, resampling = self.settings.image_size_px, self.settings.resampling
@@ -153,6 +187,13 @@ class _Decoder:
             seed = int(content_hash(entry.encode())[:15], 16)
             pixels_HWC = cut_defect(pixels_HWC, seed)
         return pixels_HWC.tobytes()
+
+
+def _content(uri: str) -> bytes | DataError:
+    try:
+        return read_bytes(uri)
+    except DataError as error:
+        return error
 
 
 def _entry_name(picture_hash: str, variant: int) -> str:

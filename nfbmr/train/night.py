@@ -129,6 +129,7 @@ def open_night(root: str, key: str) -> Night:
 def _remove_forgotten(root: str, key: str, now: float) -> None:
     for name in storage.list_folders(root):
         data = storage.read(storage.join(root, name, _NIGHT))
-        if name != key and data is not None:
-            if now - float(json.loads(data)["started_at"]) > _KEPT_DAYS * _DAY_S:
-                storage.remove_tree(storage.join(root, name))
+        if name == key or data is None:
+            continue
+        if now - float(json.loads(data)["started_at"]) > _KEPT_DAYS * _DAY_S:
+            storage.remove_tree(storage.join(root, name))
