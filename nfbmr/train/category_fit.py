@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nfbmr.config import Config
-from nfbmr.errors import FitError
+from nfbmr.errors import FeaturesError
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import Detector
 from nfbmr.model.heads import Heads
@@ -159,11 +159,8 @@ def fit_category(
 def _load(task: CategoryTask, entries: Sequence[str]) -> Tensor:
     try:
         return FeatureCache(task.cache_root, task.backbone_key).load(list(entries))
-    except KeyError as error:
-        raise FitError(
-            f"Category {task.category!r}: {error.args[0]}. Run the same command again: they are "
-            "computed anew."
-        ) from error
+    except FeaturesError as error:
+        raise FeaturesError(f"Category {task.category!r}: {error}") from error
 
 
 def _calibration_maps(task: CategoryTask, heads: Heads, device: str | torch.device) -> HeldOutMaps:

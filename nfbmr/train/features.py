@@ -162,7 +162,9 @@ class _Decoder:
             ]
         return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
-    def _row(self, uri: str, variant: int, content: bytes | DataError, names: Any) -> dict[str, Any]:
+    def _row(
+        self, uri: str, variant: int, content: bytes | DataError, names: Any
+    ) -> dict[str, Any]:
         row: dict[str, Any] = {"uri": uri, "variant": variant}
         if isinstance(content, DataError):
             return {**row, "error": str(content)}

@@ -10,6 +10,9 @@ from nfbmr.train.fit import EpochLosses, fit_heads
 from nfbmr.train.fit_state import StageState
 from tests.train.test_fit import FIT, HEADS, features
 
+SHORT = dataclasses.replace(FIT, flow_epochs=3, mapper_epochs=3)
+"""Epoch 3 is the last of the flow, epoch 4 the first of the mapper."""
+
 
 class CutError(Exception):
     """Stands for whatever ends a process."""
@@ -40,19 +43,21 @@ def run(settings: FitSettings, keeper: Memory) -> tuple[dict[str, torch.Tensor],
     losses: list[EpochLosses] = []
     try:
         heads = fit_heads(
-            features(), HEADS, settings, category="bottle", report=losses.append, keeper=keeper
+            features(30), HEADS, settings, category="bottle", report=losses.append, keeper=keeper
         )
     except CutError:
         return {}, losses
     return heads.state_dict(), losses
 
 
-@pytest.mark.parametrize("schedule", ["one-cycle", "constant"])
-@pytest.mark.parametrize("cut_after", [1, 4, 6, 7, 11, 12])
+@pytest.mark.parametrize(
+    ("cut_after", "schedule"),
+    [(1, "one-cycle"), (3, "one-cycle"), (4, "constant"), (5, "one-cycle"), (6, "one-cycle")],
+)
 def test_a_fit_cut_after_any_epoch_ends_with_the_same_losses_and_weights(
     cut_after: int, schedule: str
 ) -> None:
-    settings = dataclasses.replace(FIT, schedule=schedule)
+    settings = dataclasses.replace(SHORT, schedule=schedule)
     undisturbed, losses = run(settings, Memory())
     first = Memory(cut_after)
     _, before = run(settings, first)
@@ -66,11 +71,11 @@ def test_a_fit_cut_after_any_epoch_ends_with_the_same_losses_and_weights(
 
 def test_a_state_survives_its_file_and_a_damaged_file_is_no_state() -> None:
     keeper = Memory(cut_after=2)
-    run(FIT, keeper)
+    run(SHORT, keeper)
     assert keeper.kept is not None
     state = StageState.from_bytes(keeper.kept)
     assert state is not None
-    assert (state.stage, state.epoch, state.step) == ("flow", 2, 16)
+    assert (state.stage, state.epoch, state.step) == ("flow", 2, 8)
     assert state.to_bytes() == keeper.kept
     for damaged in (b"", b"x" * 100, keeper.kept[:50], keeper.kept[:-1], b"\x80\x04N."):
         assert StageState.from_bytes(damaged) is None
