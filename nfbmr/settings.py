@@ -10,6 +10,7 @@ from nfbmr.model.scoring import AGGREGATES
 from nfbmr.store_faults import PATIENCE_S
 
 SCHEDULES = ("one-cycle", "constant")
+FEATURES = ("auto", "resident", "streamed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,17 @@ class FitSettings:
         precision: of the convolutions of flow and mapper, in fitting and in scoring: ``float32``
             or ``bfloat16`` (where the device computes with it); losses, log-determinants and maps
             are float32 in both.
+        features: ``resident`` keeps the training features on the device, ``streamed`` reads them
+            from the feature cache in every epoch, ``auto`` streams where they do not fit.
+        feature_memory_mib: how much resident features may take; 0 is half of what is free on the
+            device when the fit starts.
+        compile: compile the step with ``torch.compile``; where there is no compiler it runs as it
+            is. Off, because a step on the CPU took a fifth longer compiled (README, "Measured").
+        early_stop_patience: a stage ends when its loss on normal pictures that it does not learn
+            from has not fallen for so many epochs, and takes the best epoch's weights; 0 never
+            ends early. For the constant schedule: one-cycle is at its best at its end.
+        early_stop_share: share of the pictures to fit on that is kept for that. They are not those
+            that calibrate: a score must not decide which weights it is judged with.
         seed: of initial weights, permutations of the data and split.
     """
 
@@ -47,6 +59,11 @@ class FitSettings:
     schedule: str = "one-cycle"
     gradient_clip_norm: float = 1.0
     precision: str = "bfloat16"
+    features: str = "auto"
+    feature_memory_mib: int = 0
+    compile: bool = False
+    early_stop_patience: int = 0
+    early_stop_share: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,6 +74,18 @@ class FitSettings:
         if self.schedule not in SCHEDULES:
             raise ConfigError(
                 f"fit.schedule = {self.schedule!r}: expected one of {', '.join(SCHEDULES)}."
+            )
+        if self.features not in FEATURES:
+            raise ConfigError(
+                f"fit.features = {self.features!r}: expected one of {', '.join(FEATURES)}."
+            )
+        for name in ("feature_memory_mib", "early_stop_patience"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"fit.{name} = {getattr(self, name)}: must not be negative.")
+        if not 0.0 < self.early_stop_share < 1.0:
+            raise ConfigError(
+                f"fit.early_stop_share = {self.early_stop_share:g}: expected a share between 0 "
+                "and 1, for example 0.1."
             )
         for name in ("flow_epochs", "mapper_epochs", "batch_size"):
             if getattr(self, name) < 1:

@@ -5,6 +5,7 @@ Shapes: B pictures, C channels, H height, W width of the feature map.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -76,13 +77,26 @@ class Standardizer(nn.Module):
         Raises:
             FitError: a feature is not finite.
         """
-        chunks = y_BCHW.split(chunk_size)
-        count = y_BCHW.shape[0] * y_BCHW.shape[2] * y_BCHW.shape[3]
-        mean_C = sum(c.double().sum((0, 2, 3)) for c in chunks) / count
-        assert isinstance(mean_C, Tensor)
-        centred = (c.double() - mean_C.view(1, -1, 1, 1) for c in chunks)
-        variance_C = sum(c.square().sum((0, 2, 3)) for c in centred) / count
-        assert isinstance(variance_C, Tensor)
+        self.fit_chunks(lambda: y_BCHW.split(chunk_size))
+
+    def fit_chunks(self, chunks: Callable[[], Iterable[Tensor]]) -> None:
+        """Take the statistics of features that come in pieces; two passes are made over them.
+
+        Args:
+            chunks: starts a pass; gives pieces (B, C, H, W), any float dtype, at least one.
+
+        Raises:
+            FitError: a feature is not finite.
+        """
+        sum_C, count = torch.zeros((), dtype=torch.float64), 0
+        for chunk in chunks():
+            sum_C = sum_C + chunk.double().sum((0, 2, 3))
+            count += chunk.shape[0] * chunk.shape[2] * chunk.shape[3]
+        mean_C = sum_C / count
+        squares_C = torch.zeros_like(mean_C)
+        for chunk in chunks():
+            squares_C += (chunk.double() - mean_C.view(1, -1, 1, 1)).square().sum((0, 2, 3))
+        variance_C = squares_C / count
         if not bool(torch.isfinite(variance_C).all()):
             channels = (~torch.isfinite(variance_C)).nonzero().flatten().tolist()
             raise FitError(

@@ -113,3 +113,16 @@ def test_features_that_are_not_finite_are_refused() -> None:
 def test_nothing_to_fit_on_is_an_error() -> None:
     with pytest.raises(FitError, match="'bottle' has no training features"):
         fit(features(0))
+
+
+def test_a_mapper_on_a_flow_that_was_fitted_before_is_the_one_of_a_whole_fit() -> None:
+    flow_only = dataclasses.replace(HEADS, mapper=MapperSettings(kind="none"))
+    alone, _ = fit(features(), flow_only)
+    whole, _ = fit(features())
+    losses: list[EpochLosses] = []
+    on_top = fit_heads(
+        features(), HEADS, FIT, category="bottle", report=losses.append, fitted_flow=alone
+    )
+    assert {e.stage for e in losses} == {"mapper"}
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, on_top.state_dict()[name]), name
