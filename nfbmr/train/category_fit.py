@@ -23,6 +23,7 @@ from nfbmr.train.aggregate import SIMPLEST, choose_aggregate, synthetic_aurocs
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.fit import EpochLosses, Report, fit_heads
 from nfbmr.train.held_out_maps import HeldOutMaps, cross_fitted_maps, held_out_maps
+from nfbmr.train.training_features import InCache
 
 REPORT_FILE = "fit.json"
 
@@ -116,15 +117,7 @@ def fit_category(
         losses.append(epoch)
         report(epoch)
 
-    y_NCHW = _load(task, task.fit_entries)
-    heads = fit_heads(
-        y_NCHW,
-        task.config.heads,
-        task.config.fit,
-        category=task.category,
-        device=device,
-        report=note,
-    )
+    heads = _fit(task, task.fit_entries, device, note)
     maps = _calibration_maps(task, heads, device)
     aggregate, aurocs = _aggregate(task, maps)
     scores = image_scores(maps.normal_NHW, aggregate)
@@ -156,6 +149,26 @@ def fit_category(
     return result
 
 
+def _fit(
+    task: CategoryTask,
+    entries: Sequence[str],
+    device: str | torch.device,
+    report: Report = lambda _: None,
+) -> Heads:
+    cache = FeatureCache(task.cache_root, task.backbone_key)
+    try:
+        return fit_heads(
+            InCache(cache, entries),
+            task.config.heads,
+            task.config.fit,
+            category=task.category,
+            device=device,
+            report=report,
+        )
+    except FeaturesError as error:
+        raise FeaturesError(f"Category {task.category!r}: {error}") from error
+
+
 def _load(task: CategoryTask, entries: Sequence[str]) -> Tensor:
     try:
         return FeatureCache(task.cache_root, task.backbone_key).load(list(entries))
@@ -170,13 +183,7 @@ def _calibration_maps(task: CategoryTask, heads: Heads, device: str | torch.devi
         return _load(task, entries)
 
     def fit(entries: Sequence[str]) -> Heads:
-        return fit_heads(
-            load(entries),
-            task.config.heads,
-            task.config.fit,
-            category=task.category,
-            device=device,
-        )
+        return _fit(task, entries, device)
 
     if task.folds == 0:
         return held_out_maps(heads, load, task.held_out_entries, task.synthetic_entries, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,9 @@ class StageState:
         optimizer: its ``state_dict()``.
         scheduler: its ``state_dict()``, or None.
         generator: state of the generator that orders the pictures.
+        best: weights of the stage's best epoch, where it may end early.
+        best_loss: of that epoch.
+        epochs_since_best: epochs after it.
         notes: plain values that whoever keeps the state adds.
     """
 
@@ -36,11 +40,15 @@ class StageState:
     optimizer: dict[str, Any]
     scheduler: dict[str, Any] | None
     generator: Tensor
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_loss: float = math.inf
+    epochs_since_best: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """One safetensors file; what is no tensor stands as JSON in its header."""
         tensors = {f"heads.{name}": tensor for name, tensor in self.heads.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors["generator"] = self.generator
         for parameter, values in self.optimizer["state"].items():
             tensors |= {f"optimizer.{parameter}.{name}": t for name, t in values.items()}
@@ -50,6 +58,8 @@ class StageState:
             "step": self.step,
             "param_groups": self.optimizer["param_groups"],
             "scheduler": self.scheduler,
+            "best_loss": self.best_loss,
+            "epochs_since_best": self.epochs_since_best,
             "notes": self.notes,
         }
         on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -76,6 +86,9 @@ class StageState:
                 optimizer={"state": optimizer_state, "param_groups": plain["param_groups"]},
                 scheduler=plain["scheduler"],
                 generator=tensors["generator"].to(torch.uint8),
+                best=_below("best", tensors),
+                best_loss=plain["best_loss"],
+                epochs_since_best=plain["epochs_since_best"],
                 notes=plain["notes"],
             )
         except (safetensors.SafetensorError, KeyError, ValueError, TypeError):

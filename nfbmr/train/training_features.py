@@ -69,7 +69,8 @@ class InCache:
         entries: of the pictures.
 
     Raises:
-        FitError: an entry is missing or damaged; the first one's here, others' when they are read.
+        FeaturesError: an entry is missing or damaged; the first one here, others when they are
+            read.
     """
 
     def __init__(self, cache: FeatureCache, entries: Sequence[str]) -> None:
@@ -85,12 +86,7 @@ class InCache:
 
     def rows(self, index_B: Sequence[int]) -> Tensor:
         """Some of the pictures, float16."""
-        try:
-            return self.cache.load([self.entries[i] for i in index_B])
-        except KeyError as error:
-            raise FitError(
-                f"{error.args[0]}. Run the same command again: they are computed anew."
-            ) from error
+        return self.cache.load([self.entries[i] for i in index_B])
 
 
 def chunks(raw: RawFeatures, size: int) -> Iterator[Tensor]:

@@ -13,6 +13,7 @@ from nfbmr.train.compiling import compiled, compiler_available
 from nfbmr.train.early_stop import EarlyStop
 from nfbmr.train.fit import EpochLosses, fit_heads
 from tests.train.test_fit import HEADS, features
+from tests.train.test_fit_resume import Memory, run
 
 FIT = FitSettings(
     flow_epochs=60,
@@ -42,7 +43,7 @@ def test_patience_counts_epochs_since_the_best_and_its_weights_come_back() -> No
         stop.note(loss, module)
     assert stop.is_over
     stop.restore_best(module)
-    assert float(module.weight) == 1.0
+    assert module.weight.item() == 1.0
 
 
 def test_an_overfitted_stage_ends_early_at_its_best_epoch_and_the_same_way_again() -> None:
@@ -57,6 +58,17 @@ def test_an_overfitted_stage_ends_early_at_its_best_epoch_and_the_same_way_again
     until_best, _ = fit(dataclasses.replace(FIT, flow_epochs=best))
     for a, b in zip(one.flow.parameters(), until_best.flow.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_fit_that_was_cut_short_still_knows_its_best_epoch() -> None:
+    settings = dataclasses.replace(FIT, flow_epochs=12, mapper_epochs=2)
+    whole, losses = run(settings, Memory())
+    for cut_after in (3, sum(e.stage == "flow" for e in losses)):
+        cut = Memory(cut_after)
+        _, before = run(settings, cut)
+        resumed, after = run(settings, Memory(kept=cut.kept))
+        assert [e.losses for e in losses] == [e.losses for e in before + after]
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_without_a_compiler_the_step_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

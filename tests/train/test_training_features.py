@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nfbmr.device_memory import free_memory_bytes
-from nfbmr.errors import FitError
+from nfbmr.errors import FeaturesError, FitError
 from nfbmr.model.heads import Heads, Standardizer
 from nfbmr.settings import FitSettings
 from nfbmr.train.feature_cache import FeatureCache
@@ -82,7 +82,7 @@ def test_memory_decides_unless_the_settings_do() -> None:
 def test_a_damaged_entry_ends_a_streamed_fit_with_what_to_do(in_cache: InCache) -> None:
     entry = next(Path(in_cache.cache.root).glob("*/0007.features"))
     entry.write_bytes(entry.read_bytes()[:-3])
-    with pytest.raises(FitError, match=r"first 0007. Run the same command again"):
+    with pytest.raises(FeaturesError, match=r"first 0007: run the same command again"):
         fit(in_cache, features="streamed")
 
 
