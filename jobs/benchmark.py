@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from nfbmr import __version__
+from nfbmr.benchmark.ablation import ablation_json, ablation_table, measure_ablation
 from nfbmr.benchmark.accuracy import (
     AccuracyRequest,
     CategoryAccuracy,
@@ -28,6 +29,8 @@ from nfbmr.benchmark.accuracy import (
     measure_accuracy,
     variants,
 )
+from nfbmr.benchmark.fit_speed import FitSpeedRequest, measure_fit_speed
+from nfbmr.benchmark.fit_ways import FIT_SPEED_HEADER, fit_speed_rows
 from nfbmr.benchmark.throughput import Throughput, ThroughputRequest, measure_throughput
 from nfbmr.cli import add_config_arguments, config_of, run_job
 from nfbmr.config import Config
@@ -45,7 +48,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="jobs/benchmark.py",
         description=__doc__,
         epilog="example:\n  python jobs/benchmark.py accuracy --layout mtd --data /data/mtd "
-        "--weights mobilenetv2.safetensors",
+        "--weights mobilenetv2.safetensors\n"
+        "  python jobs/benchmark.py fit --layout mtd --data /data/mtd "
+        "--weights mobilenetv2.safetensors\n"
+        "  python jobs/benchmark.py ablation --layout mvtec --data /data/mvtec --preset paper\n"
+        "  python jobs/benchmark.py ablation --layout dagm --data /data/dagm --preset paper",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
@@ -61,6 +68,17 @@ def _parser() -> argparse.ArgumentParser:
         "--pictures", type=int, default=2000, help="pictures to score (default: %(default)s)"
     )
     throughput.set_defaults(run=_throughput)
+    fit = kinds.add_parser("fit", help="seconds of a fit, against the paper's loop")
+    _add_common(fit)
+    fit.add_argument(
+        "--epochs", type=int, default=2, help="timed per stage, 2 or more (default: %(default)s)"
+    )
+    fit.add_argument("--compile", action="store_true", help="time a compiled step as well")
+    fit.set_defaults(run=_fit)
+    ablation = kinds.add_parser("ablation", help="the five rows of the paper's Table 5")
+    _add_common(ablation)
+    ablation.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
+    ablation.set_defaults(run=_ablation)
     return parser
 
 
@@ -131,21 +149,25 @@ def accuracy_table(results: Sequence[CategoryAccuracy]) -> str:
     return f"{table(rows, ('map', *aggregates))}\n\n{table(fits, header)}"
 
 
-def _accuracy(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
+def _labelled_request(arguments: argparse.Namespace, work_dir: Path) -> AccuracyRequest:
     if len(set(arguments.seeds)) != len(arguments.seeds):
         raise ConfigError(f"--seeds {arguments.seeds}: every seed once.")
-    config = benchmark_config(arguments)
-    request = AccuracyRequest(
+    return AccuracyRequest(
         arguments.data,
         arguments.layout,
         arguments.categories,
-        config,
+        benchmark_config(arguments),
         arguments.seeds,
         work_dir,
     )
+
+
+def _accuracy(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
+    request = _labelled_request(arguments, work_dir)
     started = time.monotonic()
     results = measure_accuracy(request, Progress())
     print(f"\n{accuracy_table(results)}\n")
+    print("\n".join(sentence for result in results for sentence in result.verdicts()) + "\n")
     default = mean_over_categories(results, lambda result: result.image_auroc)
     return {
         "benchmark": "accuracy",
@@ -153,9 +175,55 @@ def _accuracy(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object
         "image_auroc_spread": default.spread,
         "seconds": time.monotonic() - started,
         "seeds": arguments.seeds,
-        "image_size_px": config.backbone.image_size_px,
+        "image_size_px": request.config.backbone.image_size_px,
         "variants": _plain(variants(results)),
-        "categories": [asdict(result) for result in results],
+        "categories": [_with_verdicts(result) for result in results],
+    }
+
+
+def _with_verdicts(result: CategoryAccuracy) -> dict[str, object]:
+    return {
+        **asdict(result),
+        "best_aggregate": result.best_aggregate,
+        "lost_points": result.lost_points,
+        "false_alarms_as_requested": result.false_alarms_as_requested,
+    }
+
+
+def _fit(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
+    if arguments.epochs < 2:
+        raise ConfigError(f"--epochs {arguments.epochs}: at least 2, the first only warms up.")
+    if arguments.categories and len(arguments.categories) > 1:
+        raise ConfigError(f"--categories {' '.join(arguments.categories)}: a fit is of one.")
+    result = measure_fit_speed(
+        FitSpeedRequest(
+            arguments.data,
+            arguments.layout,
+            arguments.categories[0] if arguments.categories else None,
+            benchmark_config(arguments),
+            arguments.epochs,
+            arguments.compile,
+            work_dir,
+        ),
+        Progress(),
+    )
+    print(f"\n{result.pictures} pictures of {result.category}, {result.features_s:.0f} s of every")
+    print("cached way are the one pass of the backbone\n")
+    print(f"{table(fit_speed_rows(result), FIT_SPEED_HEADER)}\n")
+    return {"benchmark": "fit", **result.as_dict()}
+
+
+def _ablation(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
+    request = _labelled_request(arguments, work_dir)
+    started = time.monotonic()
+    results = measure_ablation(request, Progress())
+    print(f"\n{ablation_table(results)}\n")
+    return {
+        **ablation_json(results),
+        "seconds": time.monotonic() - started,
+        "seeds": arguments.seeds,
+        "image_size_px": request.config.backbone.image_size_px,
+        "settings": request.config.as_dict(),
     }
 
 

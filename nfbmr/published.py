@@ -55,3 +55,28 @@ TABLES = {"mvtec": MVTEC, "dagm": DAGM}
 def published(layout: str, category: str) -> Published | None:
     """The paper's numbers for a category of a layout, or None where it has none."""
     return TABLES.get(layout, {}).get(category.lower().replace(" ", "_"))
+
+
+@dataclass(frozen=True, slots=True)
+class AblationRow:
+    """A row of Table 5: a mapper, and the paper's mean image AUROC on MVTec AD in percent.
+
+    Attributes:
+        mapper: ``bmr``, ``b-pfm`` or ``none``, as ``mapper.kind``.
+        residual_blocks: n on each side of the shared block (``bmr`` only).
+        image_auroc: the paper's.
+    """
+
+    mapper: str
+    residual_blocks: int | None
+    image_auroc: float
+
+
+TABLE5 = (
+    AblationRow("bmr", 1, 97.4),
+    AblationRow("bmr", 2, 98.7),
+    AblationRow("bmr", 3, 98.5),
+    AblationRow("b-pfm", None, 96.2),
+    AblationRow("none", None, 94.2),
+)
+"""All rows with the normalizing flow; the paper has no row without it."""

@@ -31,6 +31,7 @@ from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.features import FeatureIndex, Picture, compute_features
 
 _CHUNK = 64
+ALLOWED_LOST_POINTS = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class CategoryAccuracy:
         image_auroc: of the detector as registered.
         aggregate: that it chose without labels.
         false_alarms: normal test pictures above its calibrated threshold.
+        requested_rate: of false alarms.
+        scoring_map: the map that scores pictures.
         variants: AUROC by map and aggregate.
         fit_s: seconds of the fit.
     """
@@ -77,8 +80,49 @@ class CategoryAccuracy:
     image_auroc: float
     aggregate: str
     false_alarms: Rate | None
+    requested_rate: float
+    scoring_map: str
     variants: dict[str, dict[str, float]]
     fit_s: float
+
+    @property
+    def best_aggregate(self) -> str:
+        """What would have been chosen by somebody who looks at the test labels."""
+        row = self.variants[self.scoring_map]
+        return max(row, key=lambda aggregate: row[aggregate])
+
+    @property
+    def lost_points(self) -> float:
+        """AUROC points (percent) that the choice without labels is below the best aggregate."""
+        row = self.variants[self.scoring_map]
+        return 100 * (row[self.best_aggregate] - row[self.aggregate])
+
+    @property
+    def false_alarms_as_requested(self) -> bool:
+        """Whether the requested rate lies in the 95 % interval of the observed false alarms."""
+        seen = self.false_alarms
+        return seen is not None and seen.low <= self.requested_rate <= seen.high
+
+    def verdicts(self) -> tuple[str, str]:
+        """Two sentences: about the aggregate, and about the false alarms."""
+        aggregate = (
+            f"{self.category}, seed {self.seed}: aggregate {self.aggregate!r}, chosen without "
+            f"labels, is {self.lost_points:.2f} AUROC points below the best, "
+            f"{self.best_aggregate!r} (allowed: {ALLOWED_LOST_POINTS:g}): "
+            f"{_yes(self.lost_points <= ALLOWED_LOST_POINTS)}"
+        )
+        seen = self.false_alarms
+        if seen is None:
+            return aggregate, f"{self.category}, seed {self.seed}: no normal test picture: no"
+        return aggregate, (
+            f"{self.category}, seed {self.seed}: {seen.count} false alarms on {seen.n} normal test "
+            f"pictures; binomial 95 % interval {seen.low:.1%} to {seen.high:.1%}, requested "
+            f"{self.requested_rate:.1%}: {_yes(self.false_alarms_as_requested)}"
+        )
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
 
 
 @dataclass(frozen=True)
@@ -108,7 +152,7 @@ def measure_accuracy(request: AccuracyRequest, progress: Progress) -> list[Categ
         FitError: a category could not be fitted.
     """
     samples = discover(request.data, request.layout, request.categories)
-    tests = _test_samples(samples)
+    tests = labelled_tests(samples)
     results = []
     for seed in request.seeds:
         progress.say(f"Seed {seed}")
@@ -128,7 +172,12 @@ def measure_accuracy(request: AccuracyRequest, progress: Progress) -> list[Categ
     return results
 
 
-def _test_samples(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+def labelled_tests(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Test pictures by category.
+
+    Raises:
+        DataError: a category's are all normal or all defective.
+    """
     tests: dict[str, list[Sample]] = {}
     for sample in samples:
         own = tests.setdefault(sample.category, [])
@@ -174,12 +223,14 @@ def _test(
         seed=seed,
         pictures=len(readable),
         unreadable=len(samples) - len(readable),
-        image_auroc=_auroc(truth_N, score_N),
+        image_auroc=image_auroc_of(truth_N, score_N),
         aggregate=detector.aggregate,
         false_alarms=rate(int(alarms_N.sum()), alarms_N.size),
+        requested_rate=detector.false_alarm_rate,
+        scoring_map=detector.heads.default_map,
         variants={
             name: {
-                aggregate: _auroc(truth_N, image_scores(map_NHW, aggregate).numpy())
+                aggregate: image_auroc_of(truth_N, image_scores(map_NHW, aggregate).numpy())
                 for aggregate in AGGREGATES
             }
             for name, map_NHW in maps.items()
@@ -201,7 +252,12 @@ def _all_maps(
     return {name: torch.cat(parts) for name, parts in chunks.items()}
 
 
-def _auroc(truth_N: NDArray[np.bool_], score_N: NDArray[np.floating]) -> float:
+def image_auroc_of(truth_N: NDArray[np.bool_], score_N: NDArray[np.floating]) -> float:
+    """Image AUROC of pictures (N,).
+
+    Raises:
+        DataError: all of them are of one kind.
+    """
     value = image_auroc(truth_N, score_N)
     if value is None:
         raise DataError("All readable test pictures of a category are of one kind: no AUROC.")
