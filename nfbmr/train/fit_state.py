@@ -53,6 +53,7 @@ class StageState:
         for parameter, values in self.optimizer["state"].items():
             tensors |= {f"optimizer.{parameter}.{name}": t for name, t in values.items()}
         plain = {
+            "format": _FORMAT,
             "stage": self.stage,
             "epoch": self.epoch,
             "step": self.step,
@@ -63,8 +64,8 @@ class StageState:
             "notes": self.notes,
         }
         on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        header = {"format": _FORMAT, "state": json.dumps(plain)}
-        return safetensors.torch.save(on_cpu, header)
+        # One entry: safetensors writes several in any order, and equal states are equal bytes.
+        return safetensors.torch.save(on_cpu, {"state": json.dumps(plain)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StageState | None:
@@ -73,7 +74,9 @@ class StageState:
             tensors = safetensors.torch.load(data)
             length = int.from_bytes(data[:8], "little")
             header = json.loads(data[8 : 8 + length])["__metadata__"]
-            plain = json.loads(header["state"]) if header["format"] == _FORMAT else {}
+            plain = json.loads(header["state"])
+            if plain["format"] != _FORMAT:
+                return None
             optimizer_state: dict[int, dict[str, Tensor]] = {}
             for name, tensor in _below("optimizer", tensors).items():
                 parameter, _, value = name.partition(".")
