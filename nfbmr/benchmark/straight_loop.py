@@ -108,7 +108,7 @@ class StraightLoop:
                 loss.backward()
                 nn.utils.clip_grad_norm_(module.parameters(), self.settings.gradient_clip_norm)
                 optimizer.step()
-                losses.append(float(loss))
+                losses.append(loss.item())
             self.losses.append(float(np.mean(losses)))
             seconds = time.monotonic() - started
             self.epoch_s[name].append(seconds)
