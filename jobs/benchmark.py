@@ -210,6 +210,11 @@ def _fit(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
     print(f"\n{result.pictures} pictures of {result.category}, {result.features_s:.0f} s of every")
     print("cached way are the one pass of the backbone\n")
     print(f"{table(fit_speed_rows(result), FIT_SPEED_HEADER)}\n")
+    if result.default.gpu_peak_mib is not None:
+        total_mib = torch.cuda.get_device_properties(0).total_memory / 2**20
+        together = int(total_mib / result.default.gpu_peak_mib)
+        print(f"A default fit took {result.default.gpu_peak_mib:.0f} MiB of the GPU: its memory")
+        print(f"holds {together} fits side by side\n")
     return {"benchmark": "fit", **result.as_dict()}
 
 
