@@ -20,6 +20,7 @@ from nfbmr.model.heads import Heads
 from nfbmr.model.scoring import image_scores
 from nfbmr.settings import AUTOMATIC
 from nfbmr.train.aggregate import SIMPLEST, choose_aggregate, synthetic_aurocs
+from nfbmr.train.data_parallel import Workers
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.fit import EpochLosses, Report, fit_heads
 from nfbmr.train.held_out_maps import HeldOutMaps, cross_fitted_maps, held_out_maps
@@ -154,6 +155,7 @@ def _fit(
     entries: Sequence[str],
     device: str | torch.device,
     report: Report = lambda _: None,
+    workers: Workers | None = None,
 ) -> Heads:
     cache = FeatureCache(task.cache_root, task.backbone_key)
     try:
@@ -164,6 +166,7 @@ def _fit(
             category=task.category,
             device=device,
             report=report,
+            workers=workers,
         )
     except FeaturesError as error:
         raise FeaturesError(f"Category {task.category!r}: {error}") from error
@@ -183,7 +186,7 @@ def _calibration_maps(task: CategoryTask, heads: Heads, device: str | torch.devi
         return _load(task, entries)
 
     def fit(entries: Sequence[str]) -> Heads:
-        return _fit(task, entries, device)
+        return _fit(task, entries, device, workers=Workers())
 
     if task.folds == 0:
         return held_out_maps(heads, load, task.held_out_entries, task.synthetic_entries, device)

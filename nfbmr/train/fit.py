@@ -34,6 +34,7 @@ def fit_heads(
     report: Report = lambda _: None,
     keeper: Keeper | None = None,
     fitted_flow: Heads | None = None,
+    workers: Workers | None = None,
 ) -> Heads:
     """Fit standardiser, flow and mapper on the features of normal pictures.
 
@@ -51,6 +52,8 @@ def fit_heads(
             fit goes on from there, and its losses are those of an undisturbed one.
         fitted_flow: heads fitted on the same features with the same settings of flow and fit:
             their flow is taken and only the mapper is fitted, with the same result.
+        workers: that fit together; those of ``torch.distributed`` by default. A fit that only one
+            of them makes is given ``Workers()``, or it would wait for the others for ever.
 
     Returns:
         The heads, in evaluation mode, on the CPU.
@@ -77,7 +80,7 @@ def fit_heads(
     own = training_features(
         raw, heads.standardizer, fit_settings, device, with_targets=heads.mapper is not None
     )
-    workers = Workers.current()
+    workers = workers or Workers.current()
     run = FitRun(heads, fit_settings, category, device, own, report, workers, keeper, resumed)
     if fitted_flow is None and (resumed is None or resumed.stage == FLOW):
         run_stage(_flow_stage(heads, fit_settings, category), run)
