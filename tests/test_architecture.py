@@ -35,7 +35,7 @@ ALLOWED = {
     "nfbmr.score": BELOW | SETTINGS,
     "nfbmr.evaluate": BELOW | SETTINGS | {"nfbmr.metrics", "nfbmr.published", "nfbmr.score"},
     "nfbmr.report": BELOW | {"nfbmr.metrics", "nfbmr.evaluate", "nfbmr.score"},
-    "nfbmr.benchmark": BELOW | SETTINGS | MIDDLE | {"nfbmr.metrics"},
+    "nfbmr.benchmark": BELOW | SETTINGS | MIDDLE | {"nfbmr.metrics", "nfbmr.published"},
     "nfbmr.cli": BELOW | SETTINGS | MIDDLE,
 }
 

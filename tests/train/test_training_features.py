@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nfbmr.device_memory import free_memory_bytes
 from nfbmr.errors import FeaturesError, FitError
 from nfbmr.model.heads import Heads, Standardizer
 from nfbmr.settings import FitSettings
+from nfbmr.train.device_memory import free_memory_bytes
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.fit import EpochLosses, fit_heads
 from nfbmr.train.training_features import (
