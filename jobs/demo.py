@@ -25,9 +25,10 @@ from nfbmr.evaluate import Evaluation, describe_rate, evaluate
 from nfbmr.progress import Progress, table
 from nfbmr.registry import Registry, default_uri
 from nfbmr.report.page import write_report
+from nfbmr.score.dataset import read_scores
 from nfbmr.score.pictures import planned_samples, run_info, stored_picture
-from nfbmr.score.run import ScoringRequest, ScoringSummary, score
-from nfbmr.score.units import read_scores
+from nfbmr.score.run import ScoringRequest, score
+from nfbmr.score.summary import ScoringSummary
 from nfbmr.session import ray_session
 from nfbmr.storage import absolute_uri
 from nfbmr.train.campaign import CampaignPaths, run_campaign

@@ -14,9 +14,9 @@ from nfbmr.data.layouts import LAYOUTS, discover
 from nfbmr.evaluate import evaluate
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
+from nfbmr.score.dataset import read_scores
 from nfbmr.score.pictures import planned_samples
 from nfbmr.score.run import ScoringRequest, score
-from nfbmr.score.units import read_scores
 from nfbmr.session import ray_session
 
 

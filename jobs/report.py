@@ -10,8 +10,8 @@ from nfbmr.cli import run_job
 from nfbmr.data.layouts import LAYOUTS, discover
 from nfbmr.evaluate import evaluate
 from nfbmr.report.page import write_report
+from nfbmr.score.dataset import read_scores
 from nfbmr.score.pictures import run_info, stored_picture
-from nfbmr.score.units import read_scores
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
@@ -11,8 +12,9 @@ from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, 
 from nfbmr.errors import ConfigError, FailureBudgetError
 from nfbmr.progress import Progress, table
 from nfbmr.score.retry import retry_failed
-from nfbmr.score.run import ScoringRequest, ScoringSummary, prepare, score
+from nfbmr.score.run import ScoringRequest, prepare, score
 from nfbmr.score.status import RunStatus, run_status
+from nfbmr.score.summary import ScoringSummary, summary_tables
 from nfbmr.session import ray_session
 
 
@@ -43,23 +45,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="score the error rows of the finished run in --output again",
     )
+    parser.add_argument("--json", action="store_true", help="print status or summary as JSON")
     add_config_arguments(parser)
     return parser
-
-
-def summary_table(summary: ScoringSummary) -> str:
-    """The table that ends a scoring run."""
-    total_s = sum(summary.seconds_by_stage.values())
-    rows: list[tuple[str, object]] = [
-        ("pictures", summary.pictures),
-        ("with an error", summary.failed),
-        ("scored now", summary.scored_now),
-        ("models", ", ".join(f"{name} v{v}" for name, v in summary.models.items())),
-        ("output", summary.output),
-    ]
-    for stage, seconds in summary.seconds_by_stage.items():
-        rows.append((f"worker time, {stage[:-2]}", f"{seconds:.1f} s ({seconds / total_s:.0%})"))
-    return table(rows, ("scoring run", summary.run_id))
 
 
 def check_failures(summary: ScoringSummary, budget: float) -> None:
@@ -72,8 +60,14 @@ def check_failures(summary: ScoringSummary, budget: float) -> None:
         raise FailureBudgetError(
             f"{summary.failed} of {summary.pictures} pictures have no score, more than "
             f"run.failure_budget = {budget:g} allows. All other scores are in {summary.output}; "
-            "its rows with status = 'error' say why."
+            f"its rows with status = 'error' say why ({_kinds(summary)}). When the cause is "
+            "mended, --retry-failed scores them again."
         )
+
+
+def _kinds(summary: ScoringSummary) -> str:
+    counts = sorted(summary.failed_by_kind.items(), key=lambda item: -item[1])
+    return ", ".join(f"{kind} {count}" for kind, count in counts)
 
 
 def status_table(status: RunStatus) -> str:
@@ -92,7 +86,8 @@ def status_table(status: RunStatus) -> str:
 def _run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     if arguments.status:
-        print(status_table(run_status(arguments.output)))
+        status = run_status(arguments.output)
+        print(json.dumps(status.as_dict(), indent=1) if arguments.json else status_table(status))
         return 0
     if not arguments.sources and not arguments.retry_failed:
         raise ConfigError("There is nothing to score: name prefixes, tar or zip files.")
@@ -111,7 +106,8 @@ def _run(arguments: argparse.Namespace) -> int:
     with ray_session(arguments.ray_address):
         work = retry_failed if arguments.retry_failed else score
         summary = work(request, registry, config.run, progress)
-    print(summary_table(summary))
+    text = json.dumps(summary.as_dict(), indent=1) if arguments.json else summary_tables(summary)
+    print(text)
     check_failures(summary, config.run.failure_budget)
     return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nfbmr.errors import ConfigError
 from nfbmr.model.precision import PRECISIONS
@@ -156,6 +156,61 @@ class CalibrationSettings:
             )
 
 
+MAP_TYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSettings:
+    """What the finished data set of a scoring run looks like.
+
+    Attributes:
+        rows_per_file: at most.
+        mib_per_file: at most, reckoned with maps that do not compress.
+        partition_by_category: a folder per category, named ``category=…`` as Hive does; the files
+            then leave the column to the folder's name.
+        map_type: of the anomaly map's values: ``float16``, or ``float32`` for readers without half
+            precision, in twice the space.
+    """
+
+    rows_per_file: int = 1_000_000
+    mib_per_file: int = 512
+    partition_by_category: bool = False
+    map_type: str = "float16"
+
+    def __post_init__(self) -> None:
+        for name in ("rows_per_file", "mib_per_file"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"run.output.{name} = {getattr(self, name)}: must be at least 1.")
+        if self.map_type not in MAP_TYPES:
+            raise ConfigError(
+                f"run.output.map_type = {self.map_type!r}: expected one of {', '.join(MAP_TYPES)}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class DriftSettings:
+    """When a scoring run warns that a category's p-values are far from uniform.
+
+    Attributes:
+        max_ks: Kolmogorov-Smirnov statistic against uniform, 0..1.
+        max_share_below: share of p-values below 0.01; without drift it is 0.01.
+        min_pictures: a category with fewer scored pictures gets no warning.
+    """
+
+    max_ks: float = 0.2
+    max_share_below: float = 0.1
+    min_pictures: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("max_ks", "max_share_below"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(
+                    f"run.drift.{name} = {getattr(self, name):g}: expected a number from 0 to 1."
+                )
+        if self.min_pictures < 1:
+            raise ConfigError(f"run.drift.min_pictures = {self.min_pictures}: must be at least 1.")
+
+
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """What a job may use of the machine or cluster.
@@ -185,6 +240,8 @@ class RunSettings:
             has no room for, is tried again.
         failure_budget: share of pictures that may fail before the job's exit code says so.
         training_failure_budget: share of a category's training pictures that may be unreadable.
+        output: what the finished data set of a scoring run looks like.
+        drift: when a scoring run warns about its p-values.
     """
 
     cpus_per_fit: float = 0.0
@@ -204,6 +261,8 @@ class RunSettings:
     store_patience_s: float = PATIENCE_S
     failure_budget: float = 0.01
     training_failure_budget: float = 0.05
+    output: OutputSettings = field(default_factory=OutputSettings)
+    drift: DriftSettings = field(default_factory=DriftSettings)
 
     def __post_init__(self) -> None:
         for name in ("cpus_per_actor", "decode_batch_size", "batch_size", "unit_size"):

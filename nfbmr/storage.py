@@ -228,6 +228,8 @@ def remove_tree(uri: str) -> None:
 def _remove_existing(fs: AbstractFileSystem, path: str) -> None:
     try:
         fs.rm(path, recursive=True)
+    except FileNotFoundError:
+        return  # another process is removing it
     except OSError as error:
         if isinstance(fs, LocalFileSystem) or fault_of(error) is not StoreFault.OTHER:
             raise

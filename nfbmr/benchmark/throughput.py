@@ -32,7 +32,8 @@ from nfbmr.process_memory import keep_freed_memory
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry, default_uri
 from nfbmr.score.pictures import planned_samples
-from nfbmr.score.run import ScoringRequest, ScoringSummary, score
+from nfbmr.score.run import ScoringRequest, score
+from nfbmr.score.summary import ScoringSummary
 from nfbmr.train.campaign import CampaignPaths, run_campaign
 
 _IN_MEMORY = 256

@@ -85,7 +85,7 @@ class Fetcher:
             return picture, b"", time.thread_time() - started
         read = reader.read(planned)
         if read.error is not None:
-            picture.fail(str(read.error), read.error.kind)
+            picture.fail(str(read.error), read.refused or read.error.kind)
             picture.refused = read.refused
         else:
             picture.encoded_bytes = len(read.data)

@@ -1,123 +1,118 @@
-"""From finished units to the finished data set: few, large files and a marker."""
+"""From finished units to few, large files, in a folder that no reader looks into.
+
+One driver does it, whatever the size of the run: units are read ahead by several threads, and no
+more than a row group of rows is held in memory. A merge that is cut off is done again from the
+start; the units stay until the data set is published.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
+from nfbmr.score.parts import CATEGORY, Part
 from nfbmr.score.plan import Plan, PlannedUnit
 from nfbmr.score.plan_files import unit_uris
-from nfbmr.score.schema import ERROR
-from nfbmr.score.units import MARKER, UNITS_FOLDER, read_unit
+from nfbmr.score.spark_schema import SPARK_KEY, spark_schema
+from nfbmr.score.units import read_unit
 
-MAX_ROWS_PER_FILE = 1_000_000
-MAX_BYTES_PER_FILE = 512 * 2**20
-_READERS = 8
-
-
-def part_name(number: int) -> str:
-    """The name of a file of the finished data set."""
-    return f"part-{number:05d}.parquet"
+ROW_GROUP_ROWS = 65_536
+ROW_GROUP_BYTES = 64 * 2**20
+_READERS = 16
 
 
-def merge_units(plan: Plan, output: str, schema: pa.Schema, lineage: Mapping[str, Any]) -> int:
-    """Merge the finished units of a plan into few large files, in the plan's order.
-
-    Every step can be cut off and done again: the files are written under fixed names, and neither
-    the marker is set nor the units are removed here.
+def merge_units(
+    plan: Plan,
+    output: str,
+    folder: str,
+    parts: Sequence[Part],
+    schema: pa.Schema,
+    lineage: Mapping[str, Any],
+) -> None:
+    """Write the files of the finished data set, in the plan's order, into a folder.
 
     Args:
         plan: of the run.
-        output: of the run.
+        output: of the run, where its units are.
+        folder: to write to, this driver's own.
+        parts: which units go into which file.
         schema: of the rows.
         lineage: goes into the metadata of every file.
-
-    Returns:
-        How many rows are errors.
 
     Raises:
         OutputError: a unit is gone, or has other rows than the plan says.
     """
-    schema = schema.with_metadata({"nfbmr": json.dumps(lineage)})
-    tables = _checked(plan, output)
-    failed = 0
-    names: set[str] = set()
-    table = next(tables, None)
-    while table is not None:
-        names.add(part_name(len(names)))
-        uri = storage.join(output, part_name(len(names) - 1))
-        with storage.open_atomically(uri) as file:
-            errors, table = _write_part(file, schema, table, tables)
-            failed += errors
-    _remove_others(output, names)
-    return failed
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="nfbmr-merge") as pool:
+        units = [unit for part in parts for unit in part.units]
+        tables = _checked(pool, units, plan, output)
+        for part in parts:
+            own = (next(tables) for _ in part.units)
+            _write_part(storage.join(folder, part.name), own, _file_schema(part, schema, lineage))
 
 
-def _write_part(
-    file: BinaryIO, schema: pa.Schema, table: pa.Table, tables: Iterator[pa.Table]
-) -> tuple[int, pa.Table | None]:
-    """Write one file of whole units; returns its error rows, and the table that comes next."""
-    failed = rows = 0
-    following: pa.Table | None = table
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        while following is not None and rows < MAX_ROWS_PER_FILE:
-            if file.tell() >= MAX_BYTES_PER_FILE:
-                break
-            writer.write_table(following.cast(schema))
-            failed += following.column("status").to_pylist().count(ERROR)
-            rows += len(following)
-            following = next(tables, None)
-    return failed, following
+def _file_schema(part: Part, schema: pa.Schema, lineage: Mapping[str, Any]) -> pa.Schema:
+    """The schema of one file; a column that its folder's name holds is not in it."""
+    if part.name.startswith(f"{CATEGORY}="):
+        schema = schema.remove(schema.get_field_index(CATEGORY))
+    metadata = {"nfbmr": json.dumps(lineage), SPARK_KEY: spark_schema(schema)}
+    return schema.with_metadata(metadata)
 
 
-def _remove_others(output: str, names: set[str]) -> None:
-    """Files of a merge that was cut off and had other limits."""
-    for name in storage.list_names(output):
-        if name.startswith("part-") and name not in names:
-            storage.remove_tree(storage.join(output, name))
+def _write_part(uri: str, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    with (
+        storage.open_atomically(uri) as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for group in _row_groups(tables):
+            writer.write_table(group.select(schema.names).cast(schema), row_group_size=len(group))
 
 
-def _checked(plan: Plan, output: str) -> Iterator[pa.Table]:
-    """The tables of all units, each with the rows of the plan; several are read ahead."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        for unit, table in _ahead(pool, plan.units, output):
-            uris = table.column("image_uri").to_pylist()
-            if uris != unit_uris(output, plan.run_id, unit):
-                raise OutputError(
-                    f"Unit {unit.name} in {output} does not hold the pictures of the plan: remove "
-                    "its file and run the same command again."
-                )
-            yield table
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        full = sum(map(len, held)) >= ROW_GROUP_ROWS
+        if full or sum(table.nbytes for table in held) >= ROW_GROUP_BYTES:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _checked(
+    pool: ThreadPoolExecutor, units: Iterable[PlannedUnit], plan: Plan, output: str
+) -> Iterator[pa.Table]:
+    """The tables of units, in order, each with the rows of the plan; several are read ahead."""
+    for unit, table in _ahead(pool, units, output):
+        if table.column("image_uri").to_pylist() != unit_uris(output, plan.run_id, unit):
+            raise OutputError(
+                f"Unit {unit.name} in {output} does not hold the pictures of the plan: remove "
+                "its file and run the same command again."
+            )
+        yield table
 
 
 def _ahead(
     pool: ThreadPoolExecutor, units: Iterable[PlannedUnit], output: str
 ) -> Iterator[tuple[PlannedUnit, pa.Table]]:
     waiting: deque[tuple[PlannedUnit, Future[pa.Table]]] = deque()
-    for unit in units:
-        waiting.append((unit, pool.submit(read_unit, output, unit.name)))
-        if len(waiting) > 2 * _READERS:
+    try:
+        for unit in units:
+            waiting.append((unit, pool.submit(read_unit, output, unit.name)))
+            if len(waiting) > 2 * _READERS:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
-    for unit, future in waiting:
-        yield unit, future.result()
-
-
-def set_marker(output: str, summary: Mapping[str, Any]) -> None:
-    """Say that the data set is whole, then drop the units.
-
-    Args:
-        output: of the run.
-        summary: written into the marker.
-    """
-    data = json.dumps(summary, indent=1).encode()
-    storage.write_atomically(storage.join(output, MARKER), data)
-    storage.remove_tree(storage.join(output, UNITS_FOLDER))
+    finally:
+        for _, future in waiting:
+            future.cancel()

@@ -13,9 +13,9 @@ from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import list_archive, read_entry
 from nfbmr.data.content import read_bytes
 from nfbmr.data.sample import Sample
+from nfbmr.score.dataset import read_marker
 from nfbmr.score.plan import PlannedPicture, pictures_table
 from nfbmr.score.plan_files import load_plan
-from nfbmr.score.units import read_marker
 
 
 def stored_picture(row: Mapping[str, Any]) -> bytes:

@@ -7,28 +7,33 @@ places. A reader sees either, and both are whole. Cut off anywhere, the same com
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.score.backbones import check_backbones
+from nfbmr.score.dataset import data_uri, files_dataset, finished_marker, read_marker
+from nfbmr.score.drift import drift_by_category
+from nfbmr.score.finish import plan_schema, record_finished
 from nfbmr.score.pipeline import score_units
 from nfbmr.score.plan import Plan, cut_units
 from nfbmr.score.plan_files import load_plan, planned_table, save_plan
-from nfbmr.score.run import ScoringRequest, ScoringSummary, plan_schema
+from nfbmr.score.run import ScoringRequest
 from nfbmr.score.schema import ERROR
 from nfbmr.score.statistics import WorkDone
-from nfbmr.score.units import MARKER, finished_units, read_marker, read_unit
+from nfbmr.score.summary import ScoringSummary
+from nfbmr.score.tally import Tally, tally_scores
+from nfbmr.score.units import finished_units, read_unit
 from nfbmr.settings import RunSettings
 
 RETRY_FOLDER = "_retry"
@@ -58,35 +63,50 @@ def retry_failed(
             f"There is no finished scoring run at {output} whose errors could be tried again: run "
             "the same command without --retry-failed until it ends."
         )
+    marker, started = finished_marker(output), time.monotonic()
+    names: list[str] = marker["files"]
     retried = storage.join(output, RETRY_FOLDER)
-    sub_plan = load_plan(retried) or _plan_again(plan, output, retried)
+    sub_plan = load_plan(retried) or _plan_again(plan, output, names, retried)
     work = WorkDone()
     if sub_plan is not None:
         work = _score(sub_plan, retried, request, registry, settings, progress)
-        _replace_rows(output, _new_rows(sub_plan, retried))
-    failed = len(_failed_uris(output))
+        replace_rows(output, names, _new_rows(sub_plan, retried))
+    summary = _summary_after(marker, tally_scores(output, names), settings, work, started)
+    record_finished(summary, marker)
     storage.remove_tree(retried)
-    run = {
-        **marker["run"],
-        "failed": failed,
+    for warning in summary.warnings():
+        progress.say(f"warning: {warning}")
+    progress.say(f"{work.pictures} error rows were scored again; {summary.failed} are still errors")
+    return summary
+
+
+def _summary_after(
+    marker: dict[str, Any], tally: Tally, settings: RunSettings, work: WorkDone, started: float
+) -> ScoringSummary:
+    """The run's summary with what changed."""
+    drift = drift_by_category(tally.p_values, settings.drift)
+    changed = {
+        "failed": tally.failed,
+        "failed_by_kind": dict(tally.failed_by_kind),
+        "drift": {name: own.as_dict() for name, own in drift.items()},
         "scored_now": work.pictures,
+        "elapsed_s": time.monotonic() - started,
+        "fetched_bytes": work.encoded_bytes,
         "seconds_by_stage": work.seconds,
         "cpu_seconds_by_stage": work.cpu_seconds,
     }
-    text = json.dumps({**marker, "failed": failed, "run": run}, indent=1)
-    storage.write_atomically(storage.join(output, MARKER), text.encode())
-    progress.say(f"{work.pictures} error rows were scored again; {failed} are still errors")
-    return ScoringSummary(**run)
+    return ScoringSummary(**{**marker["run"], **changed})
 
 
-def _plan_again(plan: Plan, output: str, retried: str) -> Plan | None:
+def _plan_again(plan: Plan, output: str, names: list[str], retried: str) -> Plan | None:
     """A plan of the failed pictures alone, with the models of the run; None if there are none."""
-    failed = _failed_uris(output)
-    if not failed:
+    errors = ds.field("status") == ERROR
+    failed = files_dataset(output, names).to_table(columns=["image_uri"], filter=errors)
+    if len(failed) == 0:
         return None
     pictures = planned_table(output)
     chosen = pictures.filter(
-        pa.compute.is_in(pictures.column("image_uri"), value_set=pa.array(sorted(failed)))
+        pc.is_in(pictures.column("image_uri"), value_set=failed.column("image_uri"))
     )
     units = cut_units(chosen.combine_chunks(), max(unit.count for unit in plan.units))
     again = replace(plan, units=units)
@@ -107,53 +127,42 @@ def _score(
     if not left:
         return WorkDone()
     check_backbones(plan, request.weights)
-    schema = plan_schema(plan)
+    schema = plan_schema(plan, settings.output.map_type)
     return score_units(plan, left, output, schema, settings, registry, request.weights, progress)
 
 
-def _parts(output: str) -> list[str]:
-    names = storage.list_names(output)
-    return [storage.join(output, name) for name in names if name.startswith("part-")]
+def _new_rows(plan: Plan, output: str) -> pa.Table:
+    return pa.concat_tables(read_unit(output, unit.name) for unit in plan.units)
 
 
-def _failed_uris(output: str) -> set[str]:
-    uris: set[str] = set()
-    for part in _parts(output):
-        fs, path = url_to_fs(part)
-        wanted = [("status", "==", ERROR)]
-        table = pq.read_table(path, filesystem=fs, columns=["image_uri"], filters=wanted)
-        uris |= set(table.column("image_uri").to_pylist())
-    return uris
+def replace_rows(output: str, names: Sequence[str], new: pa.Table) -> None:
+    """Replace rows by the pictures' names, file by file; row groups and order stay.
 
-
-def _new_rows(plan: Plan, output: str) -> dict[str, dict[str, Any]]:
-    tables = [read_unit(output, unit.name) for unit in plan.units]
-    return {row["image_uri"]: row for table in tables for row in table.to_pylist()}
-
-
-def _replace_rows(output: str, new: Mapping[str, dict[str, Any]]) -> None:
-    """Replace rows by name, file by file; row groups and the order of the rows stay."""
-    for uri in _parts(output):
-        fs, path = url_to_fs(uri)
-        with pq.ParquetFile(fs.open(path, "rb")) as old:
-            if not any(name in new for name in _names(old)):
+    Args:
+        output: of the finished run.
+        names: of its files below the data folder.
+        new: rows with all columns.
+    """
+    for name in names:
+        uri = storage.join(data_uri(output), name)
+        fs, path = storage.file_system(uri)
+        with fs.open(path, "rb") as opened, pq.ParquetFile(opened) as old:
+            uris = old.read(columns=["image_uri"]).column("image_uri")
+            if not pc.any(pc.is_in(uris, value_set=new.column("image_uri"))).as_py():
                 continue
+            own = new.select(old.schema_arrow.names).cast(old.schema_arrow)
             with (
                 storage.open_atomically(uri) as file,
                 pq.ParquetWriter(file, old.schema_arrow, compression="zstd") as writer,
             ):
                 for group in range(old.num_row_groups):
-                    writer.write_table(_replaced(old.read_row_group(group), new))
+                    table = _replaced(old.read_row_group(group), own)
+                    writer.write_table(table, row_group_size=len(table))
 
 
-def _names(file: pq.ParquetFile) -> list[str]:
-    names: list[str] = file.read(columns=["image_uri"]).column("image_uri").to_pylist()
-    return names
-
-
-def _replaced(table: pa.Table, new: Mapping[str, dict[str, Any]]) -> pa.Table:
-    names = table.column("image_uri").to_pylist()
-    if not any(name in new for name in names):
-        return table
-    rows = [new.get(row["image_uri"], row) for row in table.to_pylist()]
-    return pa.Table.from_pylist(rows, schema=table.schema)
+def _replaced(table: pa.Table, new: pa.Table) -> pa.Table:
+    """The rows of a table; those that are in ``new`` come from there."""
+    found = pc.index_in(table.column("image_uri"), value_set=new.column("image_uri"))
+    own = pa.array(range(len(table)), pa.int64())
+    places = pc.coalesce(pc.add(found.cast(pa.int64()), len(table)), own)
+    return pa.concat_tables([table, new]).take(places)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from nfbmr import __version__, storage
+from nfbmr import storage
 from nfbmr.errors import DataError, OutputError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.score.backbones import check_backbones
 from nfbmr.score.category_rule import CategoryRule
-from nfbmr.score.merge import merge_units, set_marker
+from nfbmr.score.dataset import finished_marker, read_marker
+from nfbmr.score.finish import finish, plan_schema
 from nfbmr.score.pipeline import score_units
 from nfbmr.score.plan import Plan, make_plan
 from nfbmr.score.plan_files import load_plan, save_plan
-from nfbmr.score.schema import score_schema
+from nfbmr.score.publish import remove_leftovers
 from nfbmr.score.sources import list_sources
 from nfbmr.score.statistics import WorkDone
-from nfbmr.score.units import finished_units, read_marker
+from nfbmr.score.summary import ScoringSummary
+from nfbmr.score.units import finished_units
 from nfbmr.settings import RunSettings
 from nfbmr.store_faults import store_sentences
 
@@ -54,35 +57,6 @@ class ScoringRequest:
         del values["output"], values["weights"]
         values["sources"] = sorted(storage.absolute_uri(source) for source in self.sources)
         return values
-
-
-@dataclass(frozen=True)
-class ScoringSummary:
-    """What a finished run says of itself.
-
-    Attributes:
-        output: where the data set is.
-        run_id: of the run.
-        pictures: rows.
-        failed: rows with an error.
-        models: version per category.
-        seconds_by_stage: summed over all workers, of the units scored in this session.
-        cpu_seconds_by_stage: of them, what the processors worked.
-        scored_now: pictures that were scored in this session; the others were there already.
-    """
-
-    output: str
-    run_id: str
-    pictures: int
-    failed: int
-    models: dict[str, str]
-    seconds_by_stage: dict[str, float]
-    cpu_seconds_by_stage: dict[str, float]
-    scored_now: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def score(
@@ -121,24 +95,12 @@ def _score(
     marker = read_marker(output)
     if marker is not None:
         progress.say(f"{output} is finished already: {marker['pictures']} pictures")
-        nothing = {"scored_now": 0, "seconds_by_stage": {}, "cpu_seconds_by_stage": {}}
-        return ScoringSummary(**{**marker["run"], **nothing})
-    schema = plan_schema(plan)
+        remove_leftovers(output)
+        return ScoringSummary.of_earlier(finished_marker(output)["run"])
+    started = time.monotonic()
+    schema = plan_schema(plan, settings.output.map_type)
     work = _score_left(plan, output, schema, request, registry, settings, progress)
-    failed = merge_units(plan, output, schema, lineage(plan))
-    summary = ScoringSummary(
-        output=output,
-        run_id=plan.run_id,
-        pictures=plan.pictures,
-        failed=failed,
-        models={name: model.version.version for name, model in plan.models.items()},
-        seconds_by_stage=work.seconds,
-        cpu_seconds_by_stage=work.cpu_seconds,
-        scored_now=work.pictures,
-    )
-    set_marker(output, {**lineage(plan), "failed": failed, "run": summary.as_dict()})
-    progress.say(f"{summary.pictures} rows ({failed} with an error) are in {output}")
-    return summary
+    return finish(plan, output, schema, settings, work, started, progress)
 
 
 def prepare(
@@ -217,20 +179,3 @@ def _score_left(
         return WorkDone()
     check_backbones(plan, request.weights)
     return score_units(plan, left, output, schema, settings, registry, request.weights, progress)
-
-
-def plan_schema(plan: Plan) -> pa.Schema:
-    """The columns of a plan's rows."""
-    shapes = [model.feature_shape for model in plan.models.values()]
-    return score_schema({height * width for _, height, width in shapes})
-
-
-def lineage(plan: Plan) -> dict[str, Any]:
-    """What a run's files say about where they come from."""
-    return {
-        "nfbmr_version": __version__,
-        "run_id": plan.run_id,
-        "pictures": plan.pictures,
-        "request": plan.request,
-        "models": {name: model.version.version for name, model in plan.models.items()},
-    }

@@ -45,20 +45,23 @@ _COLUMNS: list[tuple[str, pa.DataType, str]] = [
     ("scored_at", pa.timestamp("ms", tz="UTC"), "when"),
 ]
 
+COLUMN_NAMES = [name for name, _, _ in _COLUMNS]
 
-def score_schema(map_sizes: set[int]) -> pa.Schema:
+
+def score_schema(map_sizes: set[int], map_type: str = "float16") -> pa.Schema:
     """The schema of a run.
 
     Args:
         map_sizes: numbers of positions of the anomaly maps of the run's models. With one size, or
             none, the map column is a fixed-size list; models on different backbones make it a
             list of any length.
+        map_type: ``float16`` or ``float32``, of the maps' values.
     """
-    value = pa.float16()
-    map_type = pa.list_(value, next(iter(map_sizes))) if len(map_sizes) == 1 else pa.list_(value)
+    value = {"float16": pa.float16(), "float32": pa.float32()}[map_type]
+    maps = pa.list_(value, next(iter(map_sizes))) if len(map_sizes) == 1 else pa.list_(value)
     fields = []
     for name, kind, description in _COLUMNS:
-        data_type = map_type if name == "anomaly_map" else kind
+        data_type = maps if name == "anomaly_map" else kind
         nullable = name not in ("image_uri", "category", "status", "run_id", "scored_at")
         metadata = {"description": description}
         fields.append(pa.field(name, data_type, nullable=nullable, metadata=metadata))

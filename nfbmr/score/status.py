@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fsspec.core import url_to_fs
-
 from nfbmr import storage
 from nfbmr.errors import OutputError
+from nfbmr.score.dataset import read_marker
 from nfbmr.score.plan_files import load_plan
-from nfbmr.score.units import finished_units, read_failed, read_marker, units_uri
+from nfbmr.score.units import finished_units, read_failed, units_uri
 
 _READERS = 16
 _SUFFIX = ".parquet"
@@ -82,7 +81,7 @@ def _seconds(output: str, done: int, left: int) -> float | None:
 
 
 def _written_at(output: str) -> Iterable[float]:
-    fs, path = url_to_fs(units_uri(output))
+    fs, path = storage.file_system(units_uri(output))
     try:
         entries = fs.ls(path, detail=True)
     except FileNotFoundError:

@@ -1,27 +1,21 @@
 """Units on disk: a unit's rows become visible in one atomic write under the unit's own name.
 
-Layout of an output::
+Layout of an unfinished output::
 
     _plan/            what is to be done (see ``plan``)
-    _units/           one Parquet file per finished unit, until the run is complete
-    part-00000.parquet, …    the finished data set: few, large files
-    _SUCCESS          JSON; its presence says that the data set is whole
+    _units/           one Parquet file per finished unit
 
-Names that begin with an underscore are passed over by pyarrow, Spark and Ray when they read the
-output as a data set.
+``dataset`` says what it becomes. Names that begin with an underscore are passed over by pyarrow,
+Spark and Ray when they read the output as a data set.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
@@ -29,7 +23,6 @@ from nfbmr.score.schema import ERROR
 from nfbmr.store_faults import PATIENCE_S, store_sentences
 
 UNITS_FOLDER = "_units"
-MARKER = "_SUCCESS"
 _SUFFIX = ".parquet"
 _FAILED = b"nfbmr.failed"
 
@@ -67,7 +60,7 @@ def read_failed(output: str, unit: str) -> int:
         OutputError: its file is gone or damaged.
     """
     uri = storage.join(output, UNITS_FOLDER, unit + _SUFFIX)
-    fs, path = url_to_fs(uri)
+    fs, path = storage.file_system(uri)
     with _damage(uri), fs.open(path, "rb") as file:
         metadata = pq.read_schema(file).metadata or {}
         return int(metadata.get(_FAILED, b"0"))
@@ -103,25 +96,3 @@ def read_unit(output: str, unit: str) -> pa.Table:
         raise OutputError(f"The finished unit {uri} is gone: run the same command again.")
     with _damage(uri):
         return pq.read_table(pa.BufferReader(data))
-
-
-def read_marker(output: str) -> dict[str, Any] | None:
-    """The summary of a finished run, or None where it is not finished."""
-    data = storage.read(storage.join(output, MARKER))
-    return None if data is None else json.loads(data)
-
-
-def read_scores(output: str) -> pa.Table:
-    """All rows of a finished run.
-
-    Raises:
-        OutputError: there is no finished run.
-    """
-    output = storage.absolute_uri(output)
-    if read_marker(output) is None:
-        raise OutputError(
-            f"There is no finished scoring run at {output}: run jobs/score.py with this --output "
-            "until it ends; the same command goes on where it stopped."
-        )
-    fs, path = url_to_fs(output)
-    return pyarrow.dataset.dataset(path, filesystem=fs, format="parquet").to_table()

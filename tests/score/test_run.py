@@ -13,9 +13,11 @@ from PIL import Image
 from nfbmr.errors import DataError, OutputError, WeightsError, WorkerError
 from nfbmr.progress import Progress
 from nfbmr.score import run
-from nfbmr.score.run import ScoringRequest, ScoringSummary, score
+from nfbmr.score.dataset import read_scores
+from nfbmr.score.run import ScoringRequest, score
 from nfbmr.score.single import score_pictures
-from nfbmr.score.units import finished_units, read_scores, read_unit, write_unit
+from nfbmr.score.summary import ScoringSummary
+from nfbmr.score.units import finished_units, read_unit, write_unit
 from tests.conftest import Trained
 
 QUIET = Progress(quiet=True)
@@ -122,7 +124,7 @@ def test_what_was_cut_off_goes_on_and_gives_the_same_rows(
 
     output = tmp_path / "scores"
     with monkeypatch.context() as patch:
-        patch.setattr(run, "merge_units", cut_off)
+        patch.setattr(run, "finish", cut_off)
         with pytest.raises(CutOffError):
             score_to(trained, output)
     done = sorted(finished_units(str(output)))
@@ -133,7 +135,7 @@ def test_what_was_cut_off_goes_on_and_gives_the_same_rows(
     stamps = {name: (output / "_units" / f"{name}.parquet").stat().st_mtime_ns for name in kept}
     expected = sum(read_unit(str(output), name).num_rows for name in kept)
     with monkeypatch.context() as patch:
-        patch.setattr(run, "merge_units", cut_off)
+        patch.setattr(run, "finish", cut_off)
         with pytest.raises(CutOffError):
             score_to(trained, output)
     for name, stamp in stamps.items():
@@ -151,7 +153,7 @@ def test_a_unit_with_other_rows_than_planned_is_not_accepted(
 ) -> None:
     output = tmp_path / "scores"
     with monkeypatch.context() as patch:
-        patch.setattr(run, "merge_units", cut_off)
+        patch.setattr(run, "finish", cut_off)
         with pytest.raises(CutOffError):
             score_to(trained, output)
     name = min(finished_units(str(output)))

@@ -1,0 +1,132 @@
+"""The finished data set of a run: where it lies, how it appears, how it is read.
+
+Layout of a finished output::
+
+    data/part-00000.parquet, …            few, large files; or with run.output.partition_by_category
+    data/category=<name>/part-00000.parquet, …
+    _SUCCESS         JSON: the files that belong to the data set, and the run's summary
+    _summary.json    the summary alone
+    _plan/           what was to be done
+
+**When a reader may read.** The files are written under ``_merge-…``, which pyarrow, Spark, DuckDB's
+globs and Ray pass over, and published as a whole:
+
+- on a disk by renaming that folder to ``data``: there is no data set, or all of it;
+- in an object store, which cannot rename, by copying its finished files to ``data/`` inside the
+  store. While that goes on (seconds per hundred files) a reader that lists ``data/`` may find some
+  of them. The marker ``_SUCCESS`` comes after the last: wait for it, as with data sets that Spark
+  or Hadoop write. ``read_scores`` and ``scores_dataset`` do, and read the files that the marker
+  names, not what lies there.
+
+Scoring error rows again replaces whole files, each in one atomic write: see ``retry``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from nfbmr import storage
+from nfbmr.errors import OutputError
+from nfbmr.score.parts import CATEGORY
+from nfbmr.score.schema import COLUMN_NAMES
+
+DATA_FOLDER = "data"
+MARKER = "_SUCCESS"
+
+
+def data_uri(output: str) -> str:
+    """Where a run's finished data set lies."""
+    return storage.join(output, DATA_FOLDER)
+
+
+def read_marker(output: str) -> dict[str, Any] | None:
+    """What the marker of a finished run says, or None where the run is not finished."""
+    data = storage.read(storage.join(output, MARKER))
+    return None if data is None else json.loads(data)
+
+
+def write_marker(output: str, contents: dict[str, Any]) -> None:
+    """Say that the data set is whole.
+
+    Args:
+        output: of the run.
+        contents: with the names of its files under ``files``.
+    """
+    data = json.dumps(contents, indent=1).encode()
+    storage.write_atomically(storage.join(output, MARKER), data)
+
+
+def finished_marker(output: str) -> dict[str, Any]:
+    """The marker of a run that must be finished.
+
+    Raises:
+        OutputError: it is not, or an older version of nfbmr finished it.
+    """
+    marker = read_marker(output)
+    if marker is None:
+        raise OutputError(
+            f"There is no finished scoring run at {output}: run jobs/score.py with this --output "
+            "until it ends; the same command goes on where it stopped."
+        )
+    if "files" not in marker:
+        raise OutputError(
+            f"The run at {output} was finished by nfbmr {marker.get('nfbmr_version')}, whose files "
+            "are arranged in another way: score it anew with another --output."
+        )
+    return marker
+
+
+def scores_dataset(output: str) -> ds.Dataset:
+    """A finished run as a data set to scan, filter or hand to DuckDB; it reads nothing yet.
+
+    With folders by category, pictures without any category have a null there.
+
+    Raises:
+        OutputError: there is no finished run.
+    """
+    output = storage.absolute_uri(output)
+    return files_dataset(output, finished_marker(output)["files"])
+
+
+def files_dataset(output: str, names: Sequence[str]) -> ds.Dataset:
+    """Some files of a data set.
+
+    Args:
+        output: of the run.
+        names: of the files below the data folder, at least one.
+    """
+    fs, path = storage.file_system(data_uri(output))
+    paths = [f"{path}/{name}" for name in names]
+    schema = pq.read_schema(paths[0], filesystem=fs)
+    if CATEGORY in schema.names:
+        return ds.dataset(paths, filesystem=fs, format="parquet", schema=schema)
+    # Given, not guessed: a category may be called 007.
+    partitioned_by = pa.schema([pa.field(CATEGORY, pa.string())])
+    schema = schema.insert(COLUMN_NAMES.index(CATEGORY), partitioned_by.field(CATEGORY))
+    return ds.dataset(
+        paths,
+        filesystem=fs,
+        format="parquet",
+        schema=schema,
+        partitioning=ds.partitioning(partitioned_by, flavor="hive"),
+        partition_base_dir=path,
+    )
+
+
+def read_scores(output: str) -> pa.Table:
+    """All rows of a finished run.
+
+    Raises:
+        OutputError: there is no finished run.
+    """
+    table = scores_dataset(output).to_table()
+    index = table.schema.get_field_index(CATEGORY)
+    field = table.schema.field(CATEGORY).with_nullable(False)
+    return table.set_column(index, field, pc.fill_null(table.column(CATEGORY), ""))

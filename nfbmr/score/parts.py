@@ -1,0 +1,96 @@
+"""Which units go into which file of the finished data set, and what the file is called.
+
+The cut follows from the plan and the settings alone, not from what compression made of the rows:
+two drivers of one run, or one that was killed and started again, write the same rows under the same
+names, and a file of one can take the place of the other's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from nfbmr.score.plan import Plan, PlannedUnit
+from nfbmr.settings import OutputSettings
+
+CATEGORY = "category"
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""What Hive, Spark and pyarrow call the folder of rows without a value; it is read as null."""
+
+_OTHER_COLUMNS_BYTES = 64
+"""Of a row besides its map, compressed; 54 were measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of the finished data set.
+
+    Attributes:
+        name: below the data folder.
+        units: whose rows it holds, in this order.
+    """
+
+    name: str
+    units: tuple[PlannedUnit, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many it holds."""
+        return sum(unit.count for unit in self.units)
+
+
+def cut_parts(plan: Plan, schema: pa.Schema, settings: OutputSettings) -> list[Part]:
+    """Cut the units of a plan, in order, into files of at most the wanted size.
+
+    A unit is never divided: a file of one unit may be larger. The size is reckoned with maps that
+    do not compress at all, so files are rather smaller than ``mib_per_file``.
+
+    Args:
+        plan: of the run.
+        schema: of the rows.
+        settings: rows and MiB per file, folders by category.
+    """
+    map_bytes = _map_bytes(plan, schema)
+    parts: list[Part] = []
+    held: list[PlannedUnit] = []
+    rows = size_bytes = 0
+    for unit in plan.units:
+        unit_bytes = unit.count * (map_bytes.get(unit.category, 0) + _OTHER_COLUMNS_BYTES)
+        full = (
+            rows + unit.count > settings.rows_per_file
+            or size_bytes + unit_bytes > settings.mib_per_file * 2**20
+            or (settings.partition_by_category and held and held[-1].category != unit.category)
+        )
+        if held and full:
+            parts.append(_part(len(parts), held, settings))
+            held, rows, size_bytes = [], 0, 0
+        held.append(unit)
+        rows, size_bytes = rows + unit.count, size_bytes + unit_bytes
+    return [*parts, _part(len(parts), held, settings)] if held else parts
+
+
+def _part(number: int, units: list[PlannedUnit], settings: OutputSettings) -> Part:
+    name = f"part-{number:05d}.parquet"
+    if settings.partition_by_category:
+        name = f"{category_folder(units[0].category)}/{name}"
+    return Part(name, tuple(units))
+
+
+def _map_bytes(plan: Plan, schema: pa.Schema) -> dict[str, int]:
+    """Bytes of an uncompressed anomaly map, by category."""
+    value_bytes = schema.field("anomaly_map").type.value_type.bit_width // 8
+    shapes = {name: model.feature_shape for name, model in plan.models.items()}
+    return {name: height * width * value_bytes for name, (_, height, width) in shapes.items()}
+
+
+def category_folder(category: str) -> str:
+    """The folder of a category's files, named as Hive does: ``category=…``.
+
+    What a path cannot hold is written as in a URI. Letters beyond ASCII stay: pyarrow and Spark
+    disagree about their escapes.
+    """
+    unsafe = r"[\x00-\x1f\x7f\"#%'*/:=?\\<>|{}\[\]^]"
+    escaped = re.sub(unsafe, lambda match: f"%{ord(match[0]):02X}", category)
+    return f"{CATEGORY}={escaped or NO_VALUE}"
