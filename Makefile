@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-integration test-slow lint lock lock-cpu sbom audit chromium services clean
+.PHONY: help setup demo test test-integration test-slow lint lock lock-cpu sbom audit chromium services spark clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,6 +33,9 @@ test-integration: $(STAMP) services ## the tests with real services: an object s
 
 test-slow: $(STAMP) chromium ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
+
+spark: $(STAMP) ## install Spark for its integration test, in an environment of its own (needs Java)
+	@sh tests/install_spark.sh $(BIN)
 
 chromium: # the report's test opens the page in a real browser
 	@sh tests/install_chromium.sh
@@ -77,4 +80,4 @@ audit: $(STAMP) ## check that every locked package has hashes, then ask for know
 	  -r requirements.lock -r cluster/requirements-cuda.lock
 
 clean: ## remove the environment and what the demo made
-	@rm -rf $(VENV) .demo
+	@rm -rf $(VENV) .demo .tools

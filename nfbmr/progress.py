@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 _TERMINAL_INTERVAL_S = 0.5
-_LOG_INTERVAL_S = 10.0
+_LOG_INTERVAL_S = 30.0
 
 
 class Progress:
@@ -25,6 +25,11 @@ class Progress:
         self.quiet = quiet
         self.started = time.monotonic()
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether somebody may be watching: standard output and the stream are a terminal."""
+        return not self.quiet and self.stream.isatty() and sys.stdout.isatty()
+
     def say(self, text: str) -> None:
         """One line, with the seconds since the start."""
         if not self.quiet:
@@ -32,8 +37,16 @@ class Progress:
             print(f"[{elapsed_s:6.1f} s] {text}", file=self.stream, flush=True)
 
     @contextmanager
-    def counter(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Count up to a total: yields a function that takes how many are done."""
+    def counter(
+        self, what: str, total: int, drawn: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        """Count up to a total: yields a function that takes how many are done.
+
+        Args:
+            what: is counted.
+            total: how many there are.
+            drawn: progress is shown by somebody else; only the last line is written.
+        """
         terminal = self.stream.isatty()
         interval_s = _TERMINAL_INTERVAL_S if terminal else _LOG_INTERVAL_S
         started = time.monotonic()
@@ -46,7 +59,7 @@ class Progress:
 
         def count(done: int) -> None:
             state["done"] = done
-            if self.quiet or time.monotonic() < state["next"]:
+            if self.quiet or drawn or time.monotonic() < state["next"]:
                 return
             state["next"] = time.monotonic() + interval_s
             end = "\r" if terminal else "\n"

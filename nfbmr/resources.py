@@ -105,11 +105,13 @@ def actor_pool(
 
 
 @contextmanager
-def ray_data_session(doing: str) -> Iterator[None]:
-    """Run Ray Data without its own progress output, and turn a worker's failure into a sentence.
+def ray_data_session(doing: str, bars: bool = False) -> Iterator[None]:
+    """Run Ray Data, and turn a worker's failure into a sentence.
 
     Args:
         doing: what is being done, for the sentence.
+        bars: show Ray Data's own progress: per stage what is done, running and queued. Only for a
+            terminal: in a log it would be pages.
 
     Raises:
         WorkerError: a task or actor failed; Ray's logs have the whole traceback.
@@ -117,7 +119,7 @@ def ray_data_session(doing: str) -> Iterator[None]:
     """
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars, context.print_on_execution_start
-    context.enable_progress_bars, context.print_on_execution_start = False, False
+    context.enable_progress_bars, context.print_on_execution_start = bars, False
     try:
         yield
     except (RayError, SystemException) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -78,6 +80,36 @@ def _replace_local(target: Path, data: bytes) -> None:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_new(uri: str, data: bytes) -> bool:
+    """Write a whole file unless there is one: of several writers one is first, and stays it.
+
+    Returns:
+        Whether this one was first. A store that knows no conditional writes lets everybody be.
+    """
+    fs, path = file_system(uri)
+    if not isinstance(fs, LocalFileSystem):
+        try:
+            retried(lambda: fs.pipe_file(path, data, mode="create"))
+        except FileExistsError:
+            return False
+        return True
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    partial.write_bytes(data)
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        partial.replace(target)  # some mounted shares have no links
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A reader sees all of a file or none of it, on a disk and in an object store."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,12 @@ def test_paths_become_absolute_and_uris_stay(
     assert storage.absolute_uri("scores") == str(tmp_path / "scores")
     assert storage.absolute_uri("s3://bucket/scores") == "s3://bucket/scores"
     assert storage.join("s3://bucket/", "/a/", "b") == "s3://bucket/a/b"
+
+
+def test_of_several_writers_of_a_new_file_one_is_first(root: str) -> None:
+    uri = f"{root}/plan.json"
+    with ThreadPoolExecutor(8) as pool:
+        first = list(pool.map(lambda i: storage.write_new(uri, bytes([i]) * 1000), range(8)))
+    assert first.count(True) == 1
+    assert storage.read(uri) == bytes([first.index(True)]) * 1000
+    assert storage.list_names(root) == ["plan.json"]

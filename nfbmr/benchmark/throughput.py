@@ -97,8 +97,10 @@ class _Clock(Progress):
         self.marks: list[tuple[float, int]] = []
 
     @contextmanager
-    def counter(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        with super().counter(what, total) as count:
+    def counter(
+        self, what: str, total: int, drawn: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        with super().counter(what, total, drawn) as count:
 
             def note(done: int) -> None:
                 self.marks.append((time.monotonic(), done))

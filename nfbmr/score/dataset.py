@@ -84,7 +84,7 @@ def finished_marker(output: str) -> dict[str, Any]:
 
 
 def scores_dataset(output: str) -> ds.Dataset:
-    """A finished run as a data set to scan, filter or hand to DuckDB; it reads nothing yet.
+    """A finished run as a data set to scan and filter; it reads nothing yet.
 
     With folders by category, pictures without any category have a null there.
 

@@ -81,7 +81,11 @@ def score_units(
     work = WorkDone()
     total = sum(unit.count for unit in left)
     watch = StoreWatch(any_read=len(left) < len(plan.units))
-    with ray_data_session("scoring"), progress.counter("scored", total) as count:
+    bars = progress.on_terminal
+    with (
+        ray_data_session("scoring", bars),
+        progress.counter("scored", total, drawn=bars) as count,
+    ):
         for wave, last_try in _waves(left, watch):
             rows = _pipeline(
                 plan, wave, output, schema, settings, registry, weights, last_try

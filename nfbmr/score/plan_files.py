@@ -41,7 +41,10 @@ _UNIT = pa.schema(
 
 
 def save_plan(plan: Plan, ordered: pa.Table, output: str) -> None:
-    """Write the plan; its JSON comes last and says that the plan is whole."""
+    """Write the plan; its JSON comes last and says that the plan is whole.
+
+    Where two drivers plan the same run at once, the JSON of the first stays: load the plan again.
+    """
     folder = storage.join(output, PLAN_FOLDER)
     with (
         storage.open_atomically(storage.join(folder, _PARQUET)) as file,
@@ -63,7 +66,7 @@ def save_plan(plan: Plan, ordered: pa.Table, output: str) -> None:
         "model_errors": plan.model_errors,
     }
     data = json.dumps(description, indent=1).encode()
-    storage.write_atomically(storage.join(folder, _JSON), data)
+    storage.write_new(storage.join(folder, _JSON), data)
 
 
 def _group_sizes(units: Sequence[PlannedUnit]) -> list[int]:

@@ -142,6 +142,8 @@ def prepare(
     identity = request.identity()
     plan, ordered = make_plan(listed, identity, registry, request.alias, settings.unit_size)
     save_plan(plan, ordered, output)
+    plan = load_plan(output) or plan
+    _check_same(plan, request, output)
     counts = ", ".join(f"{name or '(none)'} {n}" for name, n in sorted(plan.counts().items()))
     progress.say(f"Planned {plan.pictures} pictures in {len(plan.units)} units: {counts}")
     for category, error in plan.model_errors.items():

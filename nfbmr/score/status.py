@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from nfbmr import storage
@@ -14,6 +16,9 @@ from nfbmr.score.plan_files import load_plan
 from nfbmr.score.units import finished_units, read_failed, units_uri
 
 _READERS = 16
+_SHORTEST_PAUSE_S = 60.0
+_PAUSE_GAPS = 20
+"""A gap between two units that is so many times the usual one is a pause, not work."""
 _SUFFIX = ".parquet"
 
 
@@ -28,8 +33,8 @@ class RunStatus:
         done: that have a row, with or without an error.
         failed: that have a row with an error.
         left: that have none yet.
-        seconds_left: at the pace between the first and the last committed unit; None where it
-            cannot be told.
+        seconds_left: at the pace of the units that were committed since the run was last started;
+            None where it cannot be told.
     """
 
     output: str
@@ -67,17 +72,31 @@ def run_status(output: str) -> RunStatus:
         failed = sum(pool.map(lambda name: read_failed(output, name), counts))
     done = sum(counts.values())
     left = plan.pictures - done
-    return RunStatus(output, False, plan.pictures, done, failed, left, _seconds(output, done, left))
+    seconds = seconds_left(list(_written_at(output)), len(plan.units) - len(counts))
+    return RunStatus(output, False, plan.pictures, done, failed, left, seconds)
 
 
-def _seconds(output: str, done: int, left: int) -> float | None:
-    """Time left, from when the first and the last unit were written."""
-    stamps = sorted(_written_at(output))
-    if len(stamps) < 2 or stamps[-1] <= stamps[0]:
+def seconds_left(stamps: Sequence[float], left: int) -> float | None:
+    """Time that units will take, from when others were written.
+
+    Args:
+        stamps: of the committed units, seconds since any moment; a pause between two sessions of
+            the run is left out.
+        left: how many units there are still.
+
+    Returns:
+        Seconds; None where fewer than two units tell nothing.
+    """
+    ordered = sorted(stamps)
+    gaps = [later - earlier for earlier, later in pairwise(ordered)]
+    if not gaps:
         return None
-    # The first unit took its time before its stamp: one unit of n is not in the span.
-    pace = (stamps[-1] - stamps[0]) / (done * (len(stamps) - 1) / len(stamps))
-    return float(left * pace)
+    pause_s = max(_SHORTEST_PAUSE_S, _PAUSE_GAPS * statistics.median(gaps))
+    last = next((i for i in reversed(range(len(gaps))) if gaps[i] > pause_s), -1) + 1
+    session = gaps[last:]
+    if not session or sum(session) <= 0:
+        return None
+    return left * sum(session) / len(session)
 
 
 def _written_at(output: str) -> Iterable[float]:

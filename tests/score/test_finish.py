@@ -156,15 +156,6 @@ def test_maps_in_single_precision_have_the_same_values(tmp_path: Path) -> None:
         OutputSettings(map_type="int8")
 
 
-@pytest.fixture(params=["disk", "store"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A folder on disk, and a bucket."""
-    if request.param == "disk":
-        return str(tmp_path)
-    bucket: str = request.getfixturevalue("s3_bucket")
-    return f"{bucket}/scores"
-
-
 STEPS = [
     ("merge_units", False),
     ("merge_units", True),
