@@ -1,0 +1,94 @@
+"""One category from cached features to a saved detector, with few pictures and with many."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nfbmr.config import load_config
+from nfbmr.errors import FeaturesError
+from nfbmr.model.detector import Detector
+from nfbmr.model.scoring import image_scores
+from nfbmr.train.category_fit import CategoryTask, fit_category
+from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.fit import fit_heads
+from nfbmr.train.held_out_maps import anomaly_maps
+from tests.train.test_fit import features
+
+CONFIG = load_config(
+    None,
+    [
+        "flow.hidden_channels=16",
+        "mapper.latent_channels=8",
+        "mapper.block_channels=4",
+        "fit.flow_epochs=2",
+        "fit.mapper_epochs=2",
+        "fit.min_steps=1",
+        "fit.precision=float32",
+        "calibration.false_alarm_rate=0.1",
+    ],
+)
+
+
+def task(root: Path, fitted: int, held_out: int, folds: int) -> CategoryTask:
+    """Where nothing is held out, every picture calibrates."""
+    cache = FeatureCache(str(root), "backbone")
+    entries = [f"{i:04d}" for i in range(fitted + held_out)]
+    for entry, y_CHW in zip(entries, features(len(entries)), strict=True):
+        cache.write(entry, y_CHW)
+        cache.write(f"{entry}-cut1-1", y_CHW * 2)
+    calibrating = entries[fitted:] or entries
+    return CategoryTask(
+        category="bottle",
+        config=CONFIG,
+        cache_root=str(root),
+        backbone_key="backbone",
+        backbone={"name": "nfbmr_small"},
+        fit_entries=entries[:fitted],
+        held_out_entries=calibrating,
+        synthetic_entries=[f"{entry}-cut1-1" for entry in calibrating],
+        folds=folds,
+    )
+
+
+@pytest.mark.parametrize(("held_out", "folds"), [(12, 0), (0, 3)])
+def test_calibration_size_folds_and_evidence_are_recorded(
+    tmp_path: Path, held_out: int, folds: int
+) -> None:
+    report = fit_category(task(tmp_path / "cache", 24, held_out, folds), tmp_path / "out")
+    detector = Detector.load(tmp_path / "out")
+    assert detector.calibration.n == (held_out or 24)
+    assert detector.lineage["calibration_folds"] == folds
+    assert detector.lineage["synthetic_aurocs"] == report.synthetic_aurocs
+    assert report.aggregate in report.synthetic_aurocs
+    assert report.threshold == detector.threshold
+    # The folds' own fits do not disturb the loss curve of the detector's fit.
+    assert [(e.stage, e.epoch) for e in report.losses] == [
+        ("flow", 1), ("flow", 2), ("mapper", 1), ("mapper", 2)
+    ]  # fmt: skip
+
+
+def test_a_cross_fitted_detector_is_fitted_on_all_but_calibrated_out_of_fold(
+    tmp_path: Path,
+) -> None:
+    few = task(tmp_path / "cache", 24, 0, 3)
+    fit_category(few, tmp_path / "out")
+    detector = Detector.load(tmp_path / "out")
+    y_NCHW = FeatureCache(few.cache_root, few.backbone_key).load(list(few.fit_entries))
+    on_all = fit_heads(y_NCHW, CONFIG.heads, CONFIG.fit, category="bottle")
+    for name, tensor in on_all.state_dict().items():
+        assert torch.equal(tensor, detector.heads.state_dict()[name]), name
+    expected: list[float] = []
+    for fold in range(3):
+        rest = torch.arange(24) % 3 != fold
+        heads = fit_heads(y_NCHW[rest], CONFIG.heads, CONFIG.fit, category="bottle")
+        expected += image_scores(anomaly_maps(heads, y_NCHW[~rest]), detector.aggregate).tolist()
+    assert sorted(expected) == pytest.approx(list(detector.calibration.scores), rel=1e-5)
+
+
+def test_a_missing_feature_names_the_category(tmp_path: Path) -> None:
+    broken = task(tmp_path / "cache", 24, 12, 0)
+    for path in (tmp_path / "cache").rglob("0003.features"):
+        path.unlink()
+    with pytest.raises(FeaturesError, match=r"Category 'bottle'.*0003"):
+        fit_category(broken, tmp_path / "out")
