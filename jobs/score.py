@@ -13,6 +13,7 @@ from nfbmr.errors import ConfigError, FailureBudgetError
 from nfbmr.progress import Progress, table
 from nfbmr.score.retry import retry_failed
 from nfbmr.score.run import ScoringRequest, prepare, score
+from nfbmr.score.run_record import record_in_registry
 from nfbmr.score.status import RunStatus, run_status
 from nfbmr.score.summary import ScoringSummary, summary_tables
 from nfbmr.session import ray_session
@@ -106,6 +107,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with ray_session(arguments.ray_address):
         work = retry_failed if arguments.retry_failed else score
         summary = work(request, registry, config.run, progress)
+    record_in_registry(summary, registry, progress)
     text = json.dumps(summary.as_dict(), indent=1) if arguments.json else summary_tables(summary)
     print(text)
     check_failures(summary, config.run.failure_budget)

@@ -32,6 +32,7 @@ PREVIOUS = "previous"
 EXPERIMENT = "nfbmr"
 _PREFIX = "nfbmr-"
 _ARTIFACT_FOLDER = "detector"
+_KEY_TAG = "nfbmr.key"
 
 
 def default_uri(work_dir: str) -> str:
@@ -171,6 +172,51 @@ class Registry:
             )
             self.client.set_registered_model_alias(name, CHALLENGER, version.version)
         return self.resolve(category, str(version.version))
+
+    def record(
+        self,
+        key: str,
+        name: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        files: Mapping[str, str],
+    ) -> str:
+        """Log what a job did as a run; the same key again adds to the same run.
+
+        Args:
+            key: of what is recorded.
+            name: of the run, as people see it.
+            params: logged the first time.
+            metrics: logged every time: the latest count.
+            files: text by name.
+
+        Returns:
+            The run's id.
+
+        Raises:
+            RegistryError: the registry refused or could not be reached.
+        """
+        from mlflow.entities import Metric, Param
+
+        now_ms = int(time.time() * 1000)
+        with _registry_errors(f"recording {name!r}", self.uri):
+            experiment_id = self._experiment_id()
+            found = self.client.search_runs([experiment_id], f"tags.`{_KEY_TAG}` = '{key}'")
+            if found:
+                run_id = str(found[0].info.run_id)
+            else:
+                run = self.client.create_run(experiment_id, run_name=name, tags={_KEY_TAG: key})
+                run_id = str(run.info.run_id)
+                logged = [Param(each, str(value)[:6000]) for each, value in params.items()]
+                for start in range(0, len(logged), 100):
+                    self.client.log_batch(run_id, params=logged[start : start + 100])
+            points = [Metric(each, float(value), now_ms, 0) for each, value in metrics.items()]
+            for start in range(0, len(points), 1000):
+                self.client.log_batch(run_id, metrics=points[start : start + 1000])
+            for file, text in files.items():
+                self.client.log_text(run_id, text, file)
+            self.client.set_terminated(run_id)
+        return run_id
 
     def _ensure_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
