@@ -29,8 +29,18 @@ from nfbmr.benchmark.accuracy import (
     measure_accuracy,
     variants,
 )
+from nfbmr.benchmark.driver_cost import measure_driver
 from nfbmr.benchmark.fit_speed import FitSpeedRequest, measure_fit_speed
 from nfbmr.benchmark.fit_ways import FIT_SPEED_HEADER, fit_speed_rows
+from nfbmr.benchmark.scale import Cluster, Prices, check_against
+from nfbmr.benchmark.scale_report import (
+    GPU_COUNTS,
+    PICTURE_COUNTS,
+    costs_of,
+    forecasts,
+    read_jobs,
+    scale_text,
+)
 from nfbmr.benchmark.throughput import Throughput, ThroughputRequest, measure_throughput
 from nfbmr.cli import add_config_arguments, config_of, run_job
 from nfbmr.config import Config
@@ -79,7 +89,32 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(ablation)
     ablation.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
     ablation.set_defaults(run=_ablation)
+    _add_scale(kinds.add_parser("scale", help="reckon a run on many GPUs, and what breaks"))
     return parser
+
+
+def _add_scale(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--throughput",
+        required=True,
+        metavar="FILE",
+        help="that throughput --json FILE wrote",
+    )
+    parser.add_argument(
+        "--gpu-per-s", type=float, required=True, help="images/s of one GPU, backbone and heads"
+    )
+    parser.add_argument(
+        "--gpu-measured", action="store_true", help="--gpu-per-s was measured, not assumed"
+    )
+    parser.add_argument("--gpus", type=int, nargs="+", default=list(GPU_COUNTS))
+    parser.add_argument("--pictures", type=int, nargs="+", default=list(PICTURE_COUNTS))
+    parser.add_argument("--picture-bytes", type=float, default=700_000, help="encoded")
+    parser.add_argument("--unit-size", type=int, default=64, help="default: %(default)s")
+    parser.add_argument("--driver-gib", type=float, default=32, help="default: %(default)s")
+    parser.add_argument("--gpu-hour", type=float, default=2.0, help="price; default: %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="write the last line's object here as well")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="default: this machine")
+    parser.set_defaults(run=_scale, work_dir=None)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -267,6 +302,26 @@ def throughput_table(result: Throughput) -> str:
         ),
     ]
     return table(rows, (f"{result.pictures} pictures", "images/s", "of (a)"))
+
+
+def _scale(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
+    del work_dir
+    found_jobs = read_jobs(arguments.throughput)
+    driver = measure_driver(pictures=200_000, units=1000, unit_size=arguments.unit_size)
+    assumed = ["size of a picture", "prices", "store's requests/s", "network"]
+    assumed += [] if arguments.gpu_measured else ["images/s of a GPU"]
+    most = max(found_jobs, key=lambda job: float(job["actors"]))
+    costs = costs_of(most, driver, arguments.gpu_per_s, arguments.picture_bytes, assumed)
+    cluster = Cluster(1, unit_size=arguments.unit_size, driver_bytes=arguments.driver_gib * 2**30)
+    prices = Prices(gpu_hour=arguments.gpu_hour)
+    found = forecasts(costs, cluster, arguments.gpus, arguments.pictures, prices)
+    print(f"\n{scale_text(costs, cluster, found, found_jobs)}\n")
+    return {
+        "benchmark": "scale",
+        "costs": asdict(costs),
+        "forecasts": [run.as_dict() for run in found],
+        "checked": check_against(found_jobs),
+    }
 
 
 def _run(arguments: argparse.Namespace) -> int:

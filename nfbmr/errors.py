@@ -6,6 +6,8 @@ shown only for errors that are not listed here, because those are defects of the
 
 from __future__ import annotations
 
+import re
+
 from botocore.exceptions import BotoCoreError
 
 STORE_ERRORS = (OSError, ValueError, ImportError, BotoCoreError)
@@ -13,10 +15,38 @@ STORE_ERRORS = (OSError, ValueError, ImportError, BotoCoreError)
 needs a package, for an object store without credentials."""
 
 
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def without_logins(text: str) -> str:
+    """The text with the login of every address in it blotted out."""
+    return _LOGIN.sub("***@", text)
+
+
 class NfbmrError(Exception):
-    """Base of all errors that a user can cause and mend."""
+    """Base of all errors that a user can cause and mend.
+
+    Logins in addresses never get into a message, wherever the reason comes from: messages end in
+    logs and in the rows of pictures that failed.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_logins(message))
+
+
+def refuse_login(uri: str) -> None:
+    """Refuse an address with a login: it would end in plans, rows and registered models.
+
+    Raises:
+        ConfigError: it has one.
+    """
+    if _LOGIN.search(uri):
+        raise ConfigError(
+            f"The address {uri} has a login in it: give it without. Credentials come from the "
+            "environment only (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, …)."
+        )
 
 
 class ConfigError(NfbmrError):
@@ -43,7 +73,7 @@ class DecodeError(NfbmrError):
     """One picture that cannot be turned into pixels.
 
     ``kind`` is a short stable word for counting: ``empty``, ``unreadable``, ``truncated``,
-    ``unsupported``, ``too_large``.
+    ``unsupported``, ``too_large``, ``too_slow``.
     """
 
     exit_code = 3

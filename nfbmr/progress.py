@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
+from nfbmr.errors import without_logins
+
 _TERMINAL_INTERVAL_S = 0.5
 _LOG_INTERVAL_S = 30.0
 
@@ -31,10 +33,10 @@ class Progress:
         return not self.quiet and self.stream.isatty() and sys.stdout.isatty()
 
     def say(self, text: str) -> None:
-        """One line, with the seconds since the start."""
+        """One line, with the seconds since the start; logins in addresses are blotted out."""
         if not self.quiet:
             elapsed_s = time.monotonic() - self.started
-            print(f"[{elapsed_s:6.1f} s] {text}", file=self.stream, flush=True)
+            print(f"[{elapsed_s:6.1f} s] {without_logins(text)}", file=self.stream, flush=True)
 
     @contextmanager
     def counter(

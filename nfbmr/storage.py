@@ -18,6 +18,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from nfbmr.errors import refuse_login
 from nfbmr.store_faults import PATIENCE_S, StoreFault, fault_of, retried
 
 _DELETERS = 16
@@ -48,7 +49,12 @@ def file_system(uri: str) -> tuple[AbstractFileSystem, str]:
 
 
 def absolute_uri(uri: str) -> str:
-    """A bare path made absolute; anything with a protocol as it is."""
+    """A bare path made absolute; anything with a protocol as it is.
+
+    Raises:
+        ConfigError: the address has a login in it.
+    """
+    refuse_login(uri)
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,13 +84,44 @@ class DecodeLimits:
         max_bytes: of the encoded picture.
         max_pixels: height times width, read from the header before any pixel is decoded. Pillow
             itself stops TIFF and WebP at 179 million, whatever is allowed here.
+        max_cpu_s: of the thread that decodes, so that a busy machine refuses no picture that an
+            idle one takes. Looked at whenever the decoder asks for more bytes. A progressive JPEG
+            of a megabyte could otherwise keep a core busy for an hour, by thousands of scans over
+            millions of pixels.
     """
 
     max_bytes: int = 256 * 2**20
     max_pixels: int = 200_000_000
+    max_cpu_s: float = 60.0
 
 
 DEFAULT_LIMITS = DecodeLimits()
+
+
+_BYTES_PER_READ_OF_SCANS = 4096
+"""Of a progressive JPEG: 4 KiB hold at most some hundred scans, each of which passes all pixels."""
+
+
+class _TimedBytes(io.BytesIO):
+    """Encoded bytes that a decoder may read for so long."""
+
+    def __init__(self, data: bytes, max_cpu_s: float) -> None:
+        super().__init__(data)
+        self._max_cpu_s = max_cpu_s
+        self._ends_at = time.thread_time() + max_cpu_s
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes.
+
+        Raises:
+            DecodeError: the time is over.
+        """
+        if time.thread_time() > self._ends_at:
+            raise DecodeError(
+                f"The picture takes more than the limit of {self._max_cpu_s:g} s to decode.",
+                "too_slow",
+            )
+        return super().read(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +211,8 @@ def decode_rgb(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> NDArray[np
 
     Raises:
         DecodeError: of kind ``empty`` (no bytes), ``unsupported`` (another format, or a range of
-            values that is not defined), ``too_large``, ``truncated`` or ``unreadable``.
+            values that is not defined), ``too_large``, ``too_slow``, ``truncated`` or
+            ``unreadable``.
     """
     return np.array(_open_rgb(data, limits))
 
@@ -245,7 +278,11 @@ def _open(data: bytes, limits: DecodeLimits) -> ImageFile.ImageFile:
         )
     factory = _factory(data)
     try:
-        image = factory(io.BytesIO(data))
+        image = factory(_TimedBytes(data, limits.max_cpu_s))
+        if image.info.get("progressive"):
+            image.decodermaxblock = _BYTES_PER_READ_OF_SCANS
+    except DecodeError:
+        raise
     except Exception as error:  # plug-ins raise anything on damaged bytes: one unreadable picture
         raise _damaged(data, "header cannot be read", error) from error
     if image.width * image.height > limits.max_pixels:
@@ -275,6 +312,8 @@ def _load_upright(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
         image.load()
         method = _TRANSPOSITIONS.get(_orientation(image))
         return image if method is None else image.transpose(method)
+    except DecodeError:
+        raise
     except Exception as error:  # plug-ins raise anything on damaged bytes: one unreadable picture
         raise _damaged(data, "pixels cannot be decoded", error) from error
 

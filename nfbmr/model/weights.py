@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from nfbmr.errors import STORE_ERRORS, WeightsError
+from nfbmr.errors import STORE_ERRORS, WeightsError, refuse_login
 
 EMBEDDED = "embedded"
 PRETRAINED = "pretrained"
@@ -59,7 +59,9 @@ def read_weights_bytes(source: str) -> bytes:
 
     Raises:
         WeightsError: the file does not exist or cannot be reached.
+        ConfigError: the address has a login in it.
     """
+    refuse_login(source)
     if source == EMBEDDED:
         asset = resources.files("nfbmr.model") / "assets" / f"{SMALL_BACKBONE}.safetensors"
         return asset.read_bytes()

@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
+from nfbmr.plain_columns import plain
 from nfbmr.score.parts import CATEGORY
 from nfbmr.score.schema import COLUMN_NAMES
 
@@ -106,17 +107,19 @@ def files_dataset(output: str, names: Sequence[str]) -> ds.Dataset:
     paths = [f"{path}/{name}" for name in names]
     schema = pq.read_schema(paths[0], filesystem=fs)
     if CATEGORY in schema.names:
-        return ds.dataset(paths, filesystem=fs, format="parquet", schema=schema)
+        return plain(ds.dataset(paths, filesystem=fs, format="parquet", schema=schema))
     # Given, not guessed: a category may be called 007.
     partitioned_by = pa.schema([pa.field(CATEGORY, pa.string())])
     schema = schema.insert(COLUMN_NAMES.index(CATEGORY), partitioned_by.field(CATEGORY))
-    return ds.dataset(
-        paths,
-        filesystem=fs,
-        format="parquet",
-        schema=schema,
-        partitioning=ds.partitioning(partitioned_by, flavor="hive"),
-        partition_base_dir=path,
+    return plain(
+        ds.dataset(
+            paths,
+            filesystem=fs,
+            format="parquet",
+            schema=schema,
+            partitioning=ds.partitioning(partitioned_by, flavor="hive"),
+            partition_base_dir=path,
+        )
     )
 
 

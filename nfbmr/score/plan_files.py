@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from nfbmr import __version__, storage
 from nfbmr.errors import STORE_ERRORS, OutputError
 from nfbmr.model_version import ModelVersion
+from nfbmr.plain_columns import plain
 from nfbmr.score.plan import PICTURES, Plan, PlannedModel, PlannedPicture, PlannedUnit
 from nfbmr.store_faults import retried
 
@@ -94,7 +95,8 @@ def load_plan(output: str) -> Plan | None:
                 f"{__version__} reads {FORMAT}: finish the run with nfbmr "
                 f"{description.get('nfbmr_version')}, or choose another --output."
             )
-        units = pq.read_table(pa.BufferReader(storage.read(storage.join(folder, _UNITS))))
+        data = storage.read(storage.join(folder, _UNITS))
+        units = plain(pq.read_table(pa.BufferReader(data)))
         plan = Plan(
             run_id=description["run_id"],
             request=description["request"],
@@ -121,7 +123,7 @@ def _damaged(output: str, error: Exception) -> OutputError:
 
 def _open_pictures(output: str) -> pq.ParquetFile:
     fs, path = storage.file_system(storage.join(output, PLAN_FOLDER, _PARQUET))
-    return pq.ParquetFile(fs.open(path, "rb"))
+    return plain(pq.ParquetFile(fs.open(path, "rb")))
 
 
 def planned_table(output: str) -> pa.Table:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
+from nfbmr.plain_columns import plain
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.score.backbones import check_backbones
@@ -146,7 +147,7 @@ def replace_rows(output: str, names: Sequence[str], new: pa.Table) -> None:
     for name in names:
         uri = storage.join(data_uri(output), name)
         fs, path = storage.file_system(uri)
-        with fs.open(path, "rb") as opened, pq.ParquetFile(opened) as old:
+        with fs.open(path, "rb") as opened, plain(pq.ParquetFile(opened)) as old:
             uris = old.read(columns=["image_uri"]).column("image_uri")
             if not pc.any(pc.is_in(uris, value_set=new.column("image_uri"))).as_py():
                 continue

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
+from nfbmr.plain_columns import plain
 from nfbmr.score.schema import ERROR
 from nfbmr.store_faults import PATIENCE_S, store_sentences
 
@@ -95,4 +96,4 @@ def read_unit(output: str, unit: str) -> pa.Table:
     if data is None:
         raise OutputError(f"The finished unit {uri} is gone: run the same command again.")
     with _damage(uri):
-        return pq.read_table(pa.BufferReader(data))
+        return plain(pq.read_table(pa.BufferReader(data)))

@@ -1,0 +1,297 @@
+"""How long, how much and what breaks: a scoring run on many GPUs, reckoned from measured costs.
+
+A run is three phases, one after the other: the driver lists and plans; the cluster fetches,
+decodes, scores and commits; the driver merges. The middle phase is a line of stations that work at
+the same time, so that the slowest of them sets its pace; what the driver does per unit, what the
+store answers per second and what a wave costs before it runs are stations as well.
+
+Quantities are per picture where nothing else is said. Everything comes in by ``Costs``; what has
+not been measured is named in ``Costs.assumed``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+UNITS_PER_WAVE = 16_384
+LIST_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one picture, unit or wave costs.
+
+    Attributes:
+        gpu_per_s: pictures that one GPU scores per second, backbone and heads.
+        decode_cpu_s: CPU seconds to decode and resize.
+        fetch_s: seconds that a thread is busy with the fetch of a picture, waiting included.
+        commit_s: seconds of an actor to write its rows.
+        plan_s: the driver's seconds to list and plan.
+        plan_bytes: the driver's memory while it plans.
+        unit_bytes: the driver's memory of one planned unit, for the whole run.
+        unit_driver_s: the driver's seconds to send one unit through Ray Data.
+        wave_s: seconds before a wave of units has its actors up.
+        merge_s: the driver's seconds to merge.
+        row_bytes: of a finished row on disk, its map included.
+        encoded_bytes: of the encoded picture.
+        gets: requests to read a picture (a version look-up of an archive counts per unit).
+        assumed: names of those that were not measured.
+    """
+
+    gpu_per_s: float
+    decode_cpu_s: float
+    fetch_s: float
+    commit_s: float
+    plan_s: float
+    plan_bytes: float
+    unit_bytes: float
+    unit_driver_s: float
+    wave_s: float
+    merge_s: float
+    row_bytes: float
+    encoded_bytes: float
+    gets: float = 1.0
+    assumed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a run has.
+
+    Attributes:
+        gpus: one backbone actor each.
+        cores_per_gpu: that decode, wherever they are.
+        fetches_per_gpu: pictures that are fetched at the same time for one GPU.
+        network_bytes_per_s: of a GPU's node.
+        store_gets_per_s: that the bucket answers.
+        store_puts_per_s: likewise.
+        driver_bytes: memory that the driver may use.
+        unit_size: pictures per unit.
+        rows_per_file: of the finished data set.
+    """
+
+    gpus: int
+    cores_per_gpu: float = 8.0
+    fetches_per_gpu: float = 64.0
+    network_bytes_per_s: float = 1.25e9
+    store_gets_per_s: float = 5500.0
+    store_puts_per_s: float = 3500.0
+    driver_bytes: float = 32 * 2**30
+    unit_size: int = 64
+    rows_per_file: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class Prices:
+    """In one currency; examples, not offers."""
+
+    gpu_hour: float = 2.0
+    core_hour: float = 0.04
+    thousand_gets: float = 0.0004
+    thousand_puts: float = 0.005
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run as it is expected.
+
+    Attributes:
+        pictures: of the run.
+        gpus: of the cluster.
+        plan_s: first phase.
+        score_s: second phase.
+        merge_s: third phase.
+        slowest: the station that sets the pace of the second phase.
+        per_s_by_station: pictures per second that each station could do.
+        driver_bytes: peak memory of the driver.
+        driver_fits: whether it has that.
+        files: objects that exist at most during the run, and those that stay.
+        requests: to the store, by kind.
+        cost: of cluster and requests.
+    """
+
+    pictures: int
+    gpus: int
+    plan_s: float
+    score_s: float
+    merge_s: float
+    slowest: str
+    per_s_by_station: dict[str, float]
+    driver_bytes: float
+    driver_fits: bool
+    files: dict[str, int]
+    requests: dict[str, int]
+    cost: float
+
+    @property
+    def total_s(self) -> float:
+        """All three phases."""
+        return self.plan_s + self.score_s + self.merge_s
+
+    @property
+    def per_s(self) -> float:
+        """Pictures per second over all of it."""
+        return self.pictures / self.total_s
+
+    @property
+    def gpu_use(self) -> float:
+        """Share of the whole run in which the GPUs work."""
+        return self.pictures / (self.per_s_by_station["gpu"] * self.total_s)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            **asdict(self),
+            "total_s": self.total_s,
+            "per_s": self.per_s,
+            "gpu_use": self.gpu_use,
+        }
+
+
+REMEDIES: Mapping[str, str] = {
+    "gpu": "more or faster GPUs: this is as it should be",
+    "decode": "more cores per GPU, or run.decode = 'tasks' on the CPU group",
+    "fetch": "more fetches at once, a nearer store, or archives instead of single files",
+    "network": "nodes with a faster network, or smaller encoded pictures",
+    "store gets": "tar or zip archives: fewer, larger objects; more prefixes",
+    "store puts": "a larger run.unit_size",
+    "driver, per unit": "a larger run.unit_size",
+    "waves": "waves that grow with the number of GPUs, or actors that outlive a wave",
+    "driver, planning": "several drivers that list and plan parts of the sources",
+    "driver, merging": "merging in tasks on the cluster, a file each",
+    "driver, memory": "one run per part of the archive, or a plan that is never whole in memory",
+}
+"""What moves each limit."""
+
+
+def forecast(pictures: int, costs: Costs, cluster: Cluster, prices: Prices) -> Forecast:
+    """Reckon a run."""
+    stations = station_rates(costs, cluster)
+    slowest = min(stations, key=lambda name: stations[name])
+    plan_s, merge_s = pictures * costs.plan_s, pictures * costs.merge_s
+    score_s = costs.wave_s + pictures / stations[slowest]
+    driver_bytes = driver_memory(pictures, costs, cluster)
+    requests = store_requests(pictures, costs, cluster)
+    hours = (plan_s + score_s + merge_s) / 3600
+    per_hour = cluster.gpus * (prices.gpu_hour + cluster.cores_per_gpu * prices.core_hour)
+    bill = (requests["get"] + requests["head"]) / 1000 * prices.thousand_gets + (
+        requests["list"] + requests["put"]
+    ) / 1000 * prices.thousand_puts
+    return Forecast(
+        pictures=pictures,
+        gpus=cluster.gpus,
+        plan_s=plan_s,
+        score_s=score_s,
+        merge_s=merge_s,
+        slowest=slowest,
+        per_s_by_station=stations,
+        driver_bytes=driver_bytes,
+        driver_fits=driver_bytes <= cluster.driver_bytes,
+        files={
+            "units": math.ceil(pictures / cluster.unit_size),
+            "finished": math.ceil(pictures / cluster.rows_per_file),
+        },
+        requests=requests,
+        cost=hours * per_hour + bill,
+    )
+
+
+def station_rates(costs: Costs, cluster: Cluster) -> dict[str, float]:
+    """Pictures per second that each station of the second phase could do alone."""
+    gpu_per_s = cluster.gpus * costs.gpu_per_s
+    wave = UNITS_PER_WAVE * cluster.unit_size
+    return {
+        "gpu": gpu_per_s,
+        "decode": cluster.gpus * cluster.cores_per_gpu / costs.decode_cpu_s,
+        "fetch": cluster.gpus * cluster.fetches_per_gpu / costs.fetch_s,
+        "network": cluster.gpus * cluster.network_bytes_per_s / costs.encoded_bytes,
+        "store gets": cluster.store_gets_per_s / costs.gets,
+        "store puts": cluster.store_puts_per_s * cluster.unit_size,
+        "driver, per unit": cluster.unit_size / costs.unit_driver_s,
+        # Every wave waits for its actors before it runs at the GPUs' pace.
+        "waves": wave / (costs.wave_s + wave / gpu_per_s),
+    }
+
+
+def driver_memory(pictures: int, costs: Costs, cluster: Cluster) -> float:
+    """Peak memory of the driver, bytes: the whole plan while it is made, its units afterwards."""
+    units = pictures / cluster.unit_size
+    return pictures * costs.plan_bytes + units * costs.unit_bytes
+
+
+def store_requests(pictures: int, costs: Costs, cluster: Cluster) -> dict[str, int]:
+    """Requests of a run that reads pictures of their own from a bucket and writes to one."""
+    units = math.ceil(pictures / cluster.unit_size)
+    return {
+        "list": 2 * math.ceil(pictures / LIST_PAGE) + math.ceil(units / LIST_PAGE),
+        # Pictures; each unit once more by the merge; a row group of the plan per unit at most.
+        "get": math.ceil(pictures * costs.gets) + 2 * units,
+        "head": 0,
+        "put": units + math.ceil(pictures / cluster.rows_per_file),
+    }
+
+
+@dataclass(frozen=True)
+class Break:
+    """A limit, the size at which it is reached, and what moves it."""
+
+    limit: str
+    at: str
+    remedy: str = field(default="")
+
+
+def breaks(costs: Costs, cluster: Cluster) -> list[Break]:
+    """What breaks with more pictures or more GPUs, in the order in which it does.
+
+    A station breaks at the number of GPUs that it can just keep busy; a serial phase of the driver
+    where it takes as long as the scoring itself; memory where it is full.
+    """
+    found: list[tuple[float, Break]] = []
+    for name in ("store gets", "driver, per unit", "store puts"):
+        gpus = station_rates(costs, cluster)[name] / costs.gpu_per_s
+        found.append((gpus, Break(name, f"{gpus:,.0f} GPUs", REMEDIES[name])))
+    gpus = UNITS_PER_WAVE * cluster.unit_size / (costs.wave_s * costs.gpu_per_s)
+    found.append((gpus, Break("waves", f"{gpus:,.0f} GPUs (half of them idle)", REMEDIES["waves"])))
+    for name, cost_s in (("driver, planning", costs.plan_s), ("driver, merging", costs.merge_s)):
+        gpus = 1 / (cost_s * costs.gpu_per_s)
+        text = f"{gpus:,.0f} GPUs (as long as the scoring)"
+        found.append((gpus, Break(name, text, REMEDIES[name])))
+    ordered = [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
+    per_picture = driver_memory(1_000_000, costs, cluster) / 1e6
+    pictures = cluster.driver_bytes / per_picture
+    memory = Break("driver, memory", f"{pictures:,.0f} pictures", REMEDIES["driver, memory"])
+    return [memory, *ordered]
+
+
+def check_against(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Predict measured jobs of several actors from the measured job with fewest.
+
+    A job on cores is as fast as its actors, or as its cores where they are busy: ``actors`` times
+    the pace of one, at most what all cores could do at the measured CPU seconds per picture.
+
+    Args:
+        jobs: as ``benchmark.py throughput --workers 1 2`` writes them: ``actors``, ``cores``,
+            ``pictures``, ``per_s``, ``cpu_seconds``.
+
+    Returns:
+        For each of the other jobs: measured and predicted pictures per second, and the error.
+    """
+    ordered = sorted(jobs, key=lambda job: job["actors"])
+    base = ordered[0]
+    per_actor = base["per_s"] / base["actors"]
+    cpu_s = sum(base["cpu_seconds"].values()) / base["pictures"]
+    rows = []
+    for job in ordered[1:]:
+        predicted = min(job["actors"] * per_actor, job["cores"] / cpu_s)
+        rows.append(
+            {
+                "actors": job["actors"],
+                "measured_per_s": job["per_s"],
+                "predicted_per_s": predicted,
+                "error": predicted / job["per_s"] - 1,
+            }
+        )
+    return rows

@@ -1,0 +1,153 @@
+"""A reckoning that keeps to simple laws, and fits a line of stations simulated event by event."""
+
+import heapq
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfbmr.benchmark.driver_cost import DriverCosts, made_up_pictures, made_up_scores
+from nfbmr.benchmark.scale import (
+    Cluster,
+    Costs,
+    Prices,
+    breaks,
+    check_against,
+    forecast,
+    station_rates,
+)
+from nfbmr.benchmark.scale_report import costs_of, forecasts, read_jobs, scale_text
+from nfbmr.errors import ConfigError
+from nfbmr.score.plan import PICTURES, cut_units
+
+COSTS = Costs(
+    gpu_per_s=300,
+    decode_cpu_s=0.015,
+    fetch_s=0.01,
+    commit_s=0.001,
+    plan_s=1.5e-5,
+    plan_bytes=400,
+    unit_bytes=180,
+    unit_driver_s=0.005,
+    wave_s=15,
+    merge_s=2e-4,
+    row_bytes=1200,
+    encoded_bytes=700_000,
+)
+JOB = {
+    "actors": 1,
+    "cores": 2.0,
+    "pictures": 1000,
+    "per_s": 30.0,
+    "with_start_per_s": 20.0,
+    "list_s": 0.5,
+    "seconds": {"fetch_s": 5.0, "commit_s": 1.0},
+    "cpu_seconds": {"decode_cpu_s": 8.0, "forward_cpu_s": 20.0},
+}
+DRIVER = DriverCosts(1.5e-5, 400, 180, 0.005, 2e-4, 1200)
+pictures_strategy = st.integers(10**4, 10**10)
+gpus_strategy = st.integers(1, 256)
+
+
+@given(pictures_strategy, gpus_strategy)
+def test_no_run_is_faster_than_its_slowest_station(pictures: int, gpus: int) -> None:
+    cluster = Cluster(gpus)
+    run = forecast(pictures, COSTS, cluster, Prices())
+    assert run.per_s <= min(station_rates(COSTS, cluster).values())
+    assert 0 < run.gpu_use <= 1
+    assert run.per_s_by_station[run.slowest] == min(run.per_s_by_station.values())
+
+
+@given(pictures_strategy, gpus_strategy)
+def test_more_gpus_are_never_slower_and_more_pictures_never_cheaper(
+    pictures: int, gpus: int
+) -> None:
+    run = forecast(pictures, COSTS, Cluster(gpus), Prices())
+    assert forecast(pictures, COSTS, Cluster(gpus + 1), Prices()).total_s <= run.total_s
+    assert forecast(2 * pictures, COSTS, Cluster(gpus), Prices()).cost > run.cost
+
+
+def simulated_s(pictures: int, costs: Costs, cluster: Cluster) -> float:
+    """Event by event: units pass driver, fetch, decode and GPU, each with so many servers."""
+    per_unit = cluster.unit_size
+    cores = int(cluster.cores_per_gpu * cluster.gpus)
+    stations = [
+        (1, costs.unit_driver_s),
+        (int(cluster.fetches_per_gpu * cluster.gpus), costs.fetch_s * per_unit),
+        (cores, costs.decode_cpu_s * per_unit),
+        (cluster.gpus, per_unit / costs.gpu_per_s),
+    ]
+    free = [[0.0] * servers for servers, _ in stations]
+    ended = 0.0
+    for _ in range(pictures // per_unit):
+        ready = 0.0
+        for servers, (_, service_s) in zip(free, stations, strict=True):
+            ready = max(ready, heapq.heappop(servers)) + service_s
+            heapq.heappush(servers, ready)
+        ended = max(ended, ready)
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("costs", "cluster"),
+    [
+        (COSTS, Cluster(2)),
+        (COSTS, Cluster(4, cores_per_gpu=2)),
+        (replace(COSTS, unit_driver_s=0.2), Cluster(4)),
+        (replace(COSTS, fetch_s=1.0), Cluster(1, fetches_per_gpu=16)),
+    ],
+    ids=["gpu", "decode", "driver", "fetch"],
+)
+def test_the_pace_is_that_of_a_simulation_by_events(costs: Costs, cluster: Cluster) -> None:
+    pictures = 4000 * cluster.unit_size
+    stations = station_rates(replace(costs, wave_s=0), cluster)
+    pace = min(stations[name] for name in ("gpu", "decode", "fetch", "driver, per unit"))
+    assert pictures / simulated_s(pictures, costs, cluster) == pytest.approx(pace, rel=0.02)
+
+
+def test_what_breaks_is_named_with_a_size_and_a_remedy() -> None:
+    found = breaks(COSTS, Cluster(1))
+    assert found[0].limit == "driver, memory"
+    assert {b.limit for b in found} >= {"waves", "driver, merging", "store gets"}
+    assert all(b.remedy and b.at for b in found)
+    small = Cluster(1, driver_bytes=2**30)
+    fits = forecast(10**6, COSTS, small, Prices())
+    breaks_down = forecast(10**9, COSTS, small, Prices())
+    assert fits.driver_fits
+    assert not breaks_down.driver_fits
+
+
+def test_a_measured_job_predicts_others_and_says_how_wrong_it_is() -> None:
+    two = {**JOB, "actors": 2, "per_s": 50.0}
+    (row,) = check_against([two, JOB])
+    assert row["predicted_per_s"] == pytest.approx(60.0)
+    assert row["error"] == pytest.approx(0.2)
+    busy = {**JOB, "cpu_seconds": {"decode_cpu_s": 50.0}}
+    (row,) = check_against([busy, two])
+    assert row["predicted_per_s"] == pytest.approx(40.0), "two cores do no more than that"
+
+
+def test_the_tables_from_a_file_of_measured_jobs(tmp_path: Path) -> None:
+    path = tmp_path / "throughput.json"
+    path.write_text(json.dumps({"jobs": [JOB, {**JOB, "actors": 2, "per_s": 50.0}]}))
+    jobs = read_jobs(str(path))
+    costs = costs_of(jobs[0], DRIVER, 300.0, 700_000, ["images/s of a GPU"])
+    assert costs.wave_s == pytest.approx(1000 / 20 - 1000 / 30 - 0.5)
+    found = forecasts(costs, Cluster(1), [1, 256], [10**7, 10**9], Prices())
+    text = scale_text(costs, Cluster(1), found, jobs)
+    assert "what breaks" in text
+    assert "+20%" in text
+    assert "Assumed, not measured: images/s of a GPU." in text
+    with pytest.raises(ConfigError, match="no file of measured jobs"):
+        read_jobs(str(tmp_path / "none.json"))
+
+
+def test_made_up_pictures_and_rows_are_as_a_run_has_them() -> None:
+    pictures = made_up_pictures(130)
+    assert pictures.schema == PICTURES
+    units = cut_units(pictures.sort_by("category"), 64)
+    assert sum(unit.count for unit in units) == 130
+    assert made_up_scores(5).num_rows == 5

@@ -1,0 +1,193 @@
+"""A pickle that runs a program, planted wherever nfbmr reads: refused, and never run."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray.data
+import torch
+
+from nfbmr.errors import NfbmrError, OutputError, WeightsError
+from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
+from nfbmr.model.weights import read_weights
+from nfbmr.plain_columns import ExtensionColumnError, plain
+from nfbmr.progress import Progress
+from nfbmr.registry import load_detector
+from nfbmr.score.dataset import read_marker, read_scores
+from nfbmr.score.plan_files import load_plan, planned_table
+from nfbmr.score.run import ScoringRequest, prepare, score
+from nfbmr.score.units import read_unit
+from nfbmr.train.feature_cache import FeatureCache
+from tests.conftest import Trained
+from tests.security.pickle_bomb import Bomb, no_unpickling, parquet_with_a_bomb, pickled
+
+QUIET = Progress(quiet=True)
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """What a bomb leaves behind."""
+    return tmp_path / "it-has-run"
+
+
+def planted(read: Callable[[], object], trace: Path) -> NfbmrError:
+    """Read what was planted: an error of ours, and nothing was looked up for a pickle."""
+    with no_unpickling() as found, pytest.raises(NfbmrError) as caught:
+        read()
+    assert not trace.exists()
+    assert not found
+    return caught.value
+
+
+def test_the_bomb_works(trace: Path) -> None:
+    """Else the tests below would prove nothing."""
+    with no_unpickling() as found:
+        pickle.loads(pickled(trace))  # noqa: S301
+    assert trace.exists()
+    assert any("touch" in name for name in found)
+
+
+def test_the_parquet_bomb_works_without_the_guard(trace: Path) -> None:
+    """A value of Ray Data's extension type is unpickled by looking at it."""
+    assert ray.data.Dataset  # importing it has registered the type
+    data = parquet_with_a_bomb(trace, pa.table({"name": ["a"]}), "name")
+    table = pq.read_table(pa.BufferReader(data))
+    assert "arrow_pickled_object" in str(table.schema)
+    assert not trace.exists()
+    table.to_pylist()
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_plain_refuses_extension_types_at_any_depth(nested: bool, trace: Path) -> None:
+    data = parquet_with_a_bomb(trace, pa.table({"name": ["a"]}), "name")
+    table = pq.read_table(pa.BufferReader(data))
+    if nested:
+        column = pa.StructArray.from_arrays([table.column("name").combine_chunks()], ["x"])
+        table = pa.table({"s": pa.ListArray.from_arrays([0, 1], column)})
+    assert "ray.data.arrow_pickled_object" in str(planted(lambda: plain(table), trace))
+    assert plain(pa.table({"a": [[1.0]]})).num_rows == 1
+
+
+@pytest.fixture
+def model_folder(trained: Trained, tmp_path: Path) -> Path:
+    folder = tmp_path / "detector"
+    trained.registry.load(trained.results[0].category).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", [JSON_FILE, TENSORS_FILE])
+def test_as_model(name: str, model_folder: Path, trace: Path) -> None:
+    """The same files are the checkpoint that a fit hands over."""
+    (model_folder / name).write_bytes(pickled(trace))
+    error = planted(lambda: Detector.load(model_folder), trace)
+    assert isinstance(error, WeightsError)
+    assert name in str(error)
+
+
+def test_as_registered_model(trained: Trained, tmp_path: Path, trace: Path) -> None:
+    """The registry's record is honest, its artifacts are not; a stray pickle beside is not read."""
+    version = trained.registry.resolve(trained.results[0].category)
+    folder = tmp_path / "artifacts"
+    shutil.copytree(version.source, folder)
+    (folder / "model.pkl").write_bytes(pickled(trace))
+    moved = type(version)(**{**version.as_dict(), "source": str(folder), "aliases": ()})
+    with no_unpickling() as found:
+        load_detector(moved, trained.registry.uri)
+    assert not found
+    (folder / TENSORS_FILE).write_bytes(pickled(trace))
+    planted(lambda: load_detector(moved, trained.registry.uri), trace)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_as_backbone_weights(name: str, tmp_path: Path, trace: Path) -> None:
+    path = tmp_path / name
+    torch.save({"weight": Bomb(trace)}, path)
+    error = planted(lambda: read_weights(str(path)), trace)
+    assert "can run code" in str(error)
+
+
+def test_as_cache_entry(tmp_path: Path, trace: Path) -> None:
+    """With the right digest as well: whoever can write the cache can compute it."""
+    import hashlib
+
+    cache = FeatureCache(str(tmp_path), "backbone")
+    cache.write("ab12", torch.zeros(2, 3, 3))
+    (path,) = tmp_path.rglob("*.features")
+    data = pickled(trace)
+    for planted_bytes in (data, hashlib.blake2b(data, digest_size=16).digest() + data):
+        path.write_bytes(planted_bytes)
+        with no_unpickling() as found:
+            assert cache.read("ab12") is None
+            assert cache.present(["ab12"]) == set()
+        assert not found
+        assert not trace.exists()
+
+
+@pytest.fixture
+def planned(trained: Trained, tmp_path: Path) -> Path:
+    """An output with a plan, and nothing scored yet."""
+    output = tmp_path / "scores"
+    request = ScoringRequest((trained.factory.archive,), str(output))
+    prepare(request, str(output), trained.registry, trained.config.run, QUIET)
+    return output
+
+
+def test_as_plan(planned: Path, trace: Path) -> None:
+    path = planned / "_plan" / "plan.json"
+    honest = path.read_bytes()
+    path.write_bytes(pickled(trace))
+    assert isinstance(planted(lambda: load_plan(str(planned)), trace), OutputError)
+    path.write_bytes(honest)
+    for path in (planned / "_plan").glob("*.parquet"):
+        honest = path.read_bytes()
+        table = pq.read_table(path)
+        for column in table.schema.names:
+            path.write_bytes(parquet_with_a_bomb(trace, table, column))
+            error = planted(lambda: (load_plan(str(planned)), planned_table(str(planned))), trace)
+            assert "arrow_pickled_object" in str(error)
+        path.write_bytes(pickled(trace))
+        planted(lambda: load_plan(str(planned)), trace)
+        path.write_bytes(honest)
+
+
+def test_as_finished_unit_and_finished_scores(
+    trained: Trained, tmp_path: Path, trace: Path
+) -> None:
+    output = tmp_path / "scores"
+    score(
+        ScoringRequest((trained.factory.archive,), str(output)),
+        trained.registry,
+        trained.config.run,
+        QUIET,
+    )
+    part = next(output.glob("*.parquet"))
+    bomb = parquet_with_a_bomb(trace, pq.read_table(part), "error")
+    part.write_bytes(bomb)
+    assert isinstance(planted(lambda: read_scores(str(output)), trace), ExtensionColumnError)
+    (output / "_units").mkdir(exist_ok=True)
+    (output / "_units" / "abc.parquet").write_bytes(bomb)
+    planted(lambda: read_unit(str(output), "abc"), trace)
+    marker = output / "_SUCCESS"
+    marker.write_bytes(pickled(trace))
+    with no_unpickling() as found, pytest.raises((NfbmrError, ValueError)):
+        read_marker(str(output))
+    assert not found
+    assert not trace.exists()
+
+
+def test_as_configuration(tmp_path: Path, trace: Path) -> None:
+    from nfbmr.config import load_config
+
+    path = tmp_path / "night.toml"
+    path.write_bytes(pickled(trace))
+    assert "not TOML" in str(planted(lambda: load_config(str(path)), trace))
+
+
+def test_the_record_of_a_model_is_json(model_folder: Path) -> None:
+    assert json.loads((model_folder / JSON_FILE).read_text())["format"] >= 1
