@@ -95,7 +95,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         categories=1, train=40, test_normal=4, test_defective=4, archive=12, size_px=96
     )
     factory = generate_factory(folder / "factory", settings)
-    store.mkdir(BUCKET)
+    store.call_s3("create_bucket", Bucket=BUCKET)
     store.put(f"{factory.root}/", f"{BUCKET}/parts/", recursive=True)
     store.put(factory.archive, f"{BUCKET}/archive/line7.tar")
     registry = f"sqlite:///{folder}/mlflow.db"
