@@ -77,12 +77,13 @@ def _write_part(uri: str, tables: Iterable[pa.Table], schema: pa.Schema) -> None
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     held: list[pa.Table] = []
+    rows = size_bytes = 0
     for table in tables:
         held.append(table)
-        full = sum(map(len, held)) >= ROW_GROUP_ROWS
-        if full or sum(table.nbytes for table in held) >= ROW_GROUP_BYTES:
+        rows, size_bytes = rows + len(table), size_bytes + table.nbytes
+        if rows >= ROW_GROUP_ROWS or size_bytes >= ROW_GROUP_BYTES:
             yield pa.concat_tables(held)
-            held = []
+            held, rows, size_bytes = [], 0, 0
     if held:
         yield pa.concat_tables(held)
 
