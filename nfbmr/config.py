@@ -17,7 +17,7 @@ from nfbmr.model.backbone import BackboneSettings
 from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import HeadsSettings
 from nfbmr.model.mapper import MapperSettings
-from nfbmr.settings import CalibrationSettings, FitSettings, RunSettings
+from nfbmr.settings import CalibrationSettings, FitSettings, NightSettings, RunSettings
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Config:
         standardize: standardise features per channel before the flow.
         fit: how flow and mapper are fitted.
         calibration: held-out normals, false-alarm rate, aggregate.
+        night: how a campaign over many categories runs.
         run: what a job may use of the machine or cluster.
     """
 
@@ -40,6 +41,7 @@ class Config:
     standardize: bool = True
     fit: FitSettings = field(default_factory=FitSettings)
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    night: NightSettings = field(default_factory=NightSettings)
     run: RunSettings = field(default_factory=RunSettings)
 
     @property

@@ -46,6 +46,11 @@ class FitSettings:
             ends early. For the constant schedule: one-cycle is at its best at its end.
         early_stop_share: share of the pictures to fit on that is kept for that. They are not those
             that calibrate: a score must not decide which weights it is judged with.
+        trim_share: share of the pictures to fit on that is left out, the worst first, after a
+            flow was fitted on all of them; then the fit begins anew. 0 leaves none out and costs
+            nothing.
+        trim_deviation: leave out only pictures whose score deviates from the median by so many
+            robust standard deviations; 0 leaves out the whole share.
         seed: of initial weights, permutations of the data and split.
     """
 
@@ -64,6 +69,8 @@ class FitSettings:
     compile: bool = False
     early_stop_patience: int = 0
     early_stop_share: float = 0.1
+    trim_share: float = 0.0
+    trim_deviation: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,6 +93,15 @@ class FitSettings:
             raise ConfigError(
                 f"fit.early_stop_share = {self.early_stop_share:g}: expected a share between 0 "
                 "and 1, for example 0.1."
+            )
+        if not 0.0 <= self.trim_share < 0.5:
+            raise ConfigError(
+                f"fit.trim_share = {self.trim_share:g}: expected a share from 0 to below 0.5; "
+                "where half of the pictures are not normal, nobody can tell which half."
+            )
+        if self.trim_deviation < 0:
+            raise ConfigError(
+                f"fit.trim_deviation = {self.trim_deviation:g}: must not be negative."
             )
         for name in ("flow_epochs", "mapper_epochs", "batch_size"):
             if getattr(self, name) < 1:
@@ -209,6 +225,37 @@ class DriftSettings:
                 )
         if self.min_pictures < 1:
             raise ConfigError(f"run.drift.min_pictures = {self.min_pictures}: must be at least 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class NightSettings:
+    """How a campaign over many categories runs; none of it changes what is learned.
+
+    Attributes:
+        pictures_per_worker: a category with more pictures to fit on gets several workers, which do
+            every step together.
+        workers_max: never more of them for one category than this.
+        retries: how often a fit whose worker was lost starts again from its last state.
+        checkpoint_interval_s: how often a fit keeps its state; 0 keeps it after every epoch.
+        cache_gib: size of the feature cache beyond which what was not used for longest is removed;
+            0 for no limit. What the campaign itself needs is never removed.
+        worst_listed: so many training pictures that fit worst are listed per category.
+    """
+
+    pictures_per_worker: int = 10_000
+    workers_max: int = 4
+    retries: int = 2
+    checkpoint_interval_s: float = 60.0
+    cache_gib: float = 100.0
+    worst_listed: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("pictures_per_worker", "workers_max"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"night.{name} = {getattr(self, name)}: must be at least 1.")
+        for name in ("retries", "checkpoint_interval_s", "cache_gib", "worst_listed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"night.{name} = {getattr(self, name):g}: must not be negative.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import pytest
 from nfbmr.errors import ConfigError
 from nfbmr.resources import actor_pool, pool_sizes
 from nfbmr.settings import RunSettings
-from nfbmr.train.ray_fit import fits_at_once
+from nfbmr.train.fit_capacity import slots_of
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_gpus_that_start_on_demand_are_asked_for(local_ray: None) -> None:
     assert pool["compute"].max_size == 8
     assert pool["num_gpus"] == 0.5
     assert pool["num_cpus"] == 3.0
-    assert fits_at_once(run, 100) == 16
+    assert slots_of(run, 100) == 16

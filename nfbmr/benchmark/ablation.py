@@ -37,8 +37,8 @@ from nfbmr.train.campaign import CampaignPaths
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.features import FeatureIndex, Picture, compute_features
 from nfbmr.train.fit import fit_heads
+from nfbmr.train.fit_capacity import cpus_of_fit
 from nfbmr.train.held_out_maps import anomaly_maps
-from nfbmr.train.ray_fit import cpus_of_fit
 from nfbmr.train.split import Split, split_normals
 from nfbmr.train.training_features import InCache
 

@@ -2,66 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from ray.train import Checkpoint
 
 from nfbmr import storage
 from nfbmr.config import Config
 from nfbmr.data.layouts import discover
-from nfbmr.data.sample import Sample
-from nfbmr.errors import DataError, NfbmrError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
-from nfbmr.settings import AUTOMATIC
+from nfbmr.train.background import Background
+from nfbmr.train.cache_eviction import evict
+from nfbmr.train.campaign_result import NOT_STARTED, CategoryResult
+from nfbmr.train.category_finish import finish, fit_of
 from nfbmr.train.category_fit import CategoryTask
-from nfbmr.train.features import FeatureIndex, Picture, compute_features
+from nfbmr.train.category_tasks import Preparation, make_tasks, pictures_of, split_categories
+from nfbmr.train.features import FeatureIndex, compute_features
+from nfbmr.train.fingerprints import fingerprint
 from nfbmr.train.fit import EpochLosses
-from nfbmr.train.ray_fit import Failed, Fitted, fit_categories
-from nfbmr.train.registration import last_losses, register
-from nfbmr.train.split import Split, split_normals
+from nfbmr.train.fit_queue import QueueHooks, fit_categories
+from nfbmr.train.night import Night, open_night
+from nfbmr.train.ray_fit import Fitted, Outcome, outcome_of
+from nfbmr.train.split import Split
+from nfbmr.train.unchanged import unchanged_categories
 
-SYNTHETIC_DEFECTS = 1
-"""Synthetic defects per held-out picture, for the choice of the aggregate."""
+__all__ = ["CampaignOptions", "CampaignPaths", "CategoryResult", "run_campaign"]
 
-
-@dataclass
-class CategoryResult:
-    """One row of the table that ends a campaign.
-
-    Attributes:
-        category: the product type.
-        outcome: ``registered`` or ``failed``.
-        version: of the registered model, or None.
-        pictures: normal pictures that were fitted on.
-        held_out: normal pictures that calibrate.
-        unreadable: training pictures that were left out because they cannot be read.
-        aggregate: how maps become image scores.
-        synthetic_auroc: of that aggregate on synthetic defects, where measured.
-        flow_loss: of the last epoch.
-        mapper_loss: source plus target, of the last epoch.
-        seconds: of the fit.
-        decision: the gate's sentence, or the error.
-    """
-
-    category: str
-    outcome: str
-    version: str | None = None
-    pictures: int = 0
-    held_out: int = 0
-    unreadable: int = 0
-    aggregate: str | None = None
-    synthetic_auroc: float | None = None
-    flow_loss: float | None = None
-    mapper_loss: float | None = None
-    seconds: float = 0.0
-    decision: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+_REGISTERING_AT_ONCE = 4
+_WORST_SAID = 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +41,7 @@ class CampaignPaths:
 
     Attributes:
         features: the feature cache.
-        checkpoints: Ray Train's storage.
+        checkpoints: unfinished nights: states of fits, Ray Train's storage.
     """
 
     features: str
@@ -83,6 +54,39 @@ class CampaignPaths:
         return cls(storage.join(root, "features"), storage.join(root, "checkpoints"))
 
 
+@dataclass(frozen=True)
+class CampaignOptions:
+    """What a campaign leaves out.
+
+    Attributes:
+        only_changed: categories whose champion was fitted on the same pictures with the same
+            settings.
+        until: seconds since 1970 after which no category is begun; None for no end.
+    """
+
+    only_changed: bool = False
+    until: float | None = None
+
+    def may_start(self) -> bool:
+        """Whether another category may begin now."""
+        return self.until is None or time.time() < self.until
+
+
+@dataclass
+class _Campaign:
+    """What the steps of a campaign share."""
+
+    config: Config
+    paths: CampaignPaths
+    registry: Registry
+    progress: Progress
+    options: CampaignOptions
+    night: Night
+    tasks: dict[str, CategoryTask] = field(default_factory=dict)
+    is_open: bool = False
+    """Whether the same command has something left to do."""
+
+
 def run_campaign(
     data: str,
     layout: str,
@@ -91,8 +95,12 @@ def run_campaign(
     paths: CampaignPaths,
     registry: Registry,
     progress: Progress,
+    options: CampaignOptions | None = None,
 ) -> list[CategoryResult]:
     """Fit and register one detector per category. Needs a Ray session.
+
+    A campaign that was cut short goes on when it is run again with the same arguments: categories
+    that are finished are not repeated, and the others go on from their last state.
 
     Args:
         data: data root, a path or ``s3://`` URI.
@@ -102,6 +110,7 @@ def run_campaign(
         paths: where intermediate results are kept.
         registry: where detectors are registered.
         progress: where it says what it does.
+        options: what it leaves out; nothing by default.
 
     Returns:
         A row per category, in the order of their names; failed ones too.
@@ -111,50 +120,54 @@ def run_campaign(
     """
     progress.say(f"Looking for pictures in {data}")
     samples = discover(data, layout, categories)
-    names = sorted({sample.category for sample in samples})
     registry.prepare()
-    splits, results = _splits(samples, names, config)
-    if splits:
-        index = _features(splits, config, paths, progress)
-        tasks, failures = _tasks(splits, index, config, paths)
-        results += failures
-        results += _fit_all(tasks, index, splits, config, paths, registry, progress)
+    chosen = None if categories is None else sorted(set(categories))
+    learned = {k: v for k, v in config.as_dict().items() if k not in ("run", "night")}
+    key = fingerprint(storage.absolute_uri(data), layout, chosen, registry.uri, learned)
+    night = open_night(storage.join(paths.checkpoints, "nights"), key)
+    campaign = _Campaign(config, paths, registry, progress, options or CampaignOptions(), night)
+    splits, results = split_categories(samples, config)
+    results += _run(campaign, splits) if splits else []
+    if not campaign.is_open:
+        night.close()
     return sorted(results, key=lambda result: result.category)
 
 
-def _splits(
-    samples: Sequence[Sample], names: Sequence[str], config: Config
-) -> tuple[dict[str, Split], list[CategoryResult]]:
-    """Split every category; those that cannot be are results already."""
-    splits: dict[str, Split] = {}
-    failures: list[CategoryResult] = []
-    for name in names:
-        try:
-            splits[name] = split_normals(samples, name, config.calibration, config.fit.seed)
-        except DataError as error:
-            failures.append(CategoryResult(name, "failed", decision=str(error)))
-    return splits, failures
+def _run(campaign: _Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
+    """Everything after the splits; leaves out what has not changed, where that is wanted."""
+    results: list[CategoryResult] = []
+    names: dict[str, list[str]] = {}
+    if campaign.options.only_changed:
+        unchanged, names = unchanged_categories(
+            splits, campaign.config, campaign.registry, campaign.progress
+        )
+        results += unchanged
+        splits = {n: s for n, s in splits.items() if n not in {r.category for r in unchanged}}
+    if not splits:
+        return results
+    index = _features(campaign, splits)
+    kept = [entry for entries in names.values() for entry in entries]
+    _bound_cache(campaign, index, kept)
+    tasks, failures = make_tasks(
+        splits, Preparation(campaign.config, campaign.paths.features, index)
+    )
+    night = campaign.night
+    campaign.tasks = {
+        task.category: replace(task, state_root=night.states(fit_of(task, night))) for task in tasks
+    }
+    return results + failures + _fit_all(campaign, splits)
 
 
-def _pictures(split: Split, config: Config) -> list[Picture]:
-    pictures = [Picture(sample.uri) for sample in split.pictures]
-    return pictures + _synthetic(split, config)
-
-
-def _synthetic(split: Split, config: Config) -> list[Picture]:
-    if config.calibration.aggregate != AUTOMATIC:
-        return []
-    variants = range(1, SYNTHETIC_DEFECTS + 1)
-    return [Picture(sample.uri, variant) for sample in split.held_out for variant in variants]
-
-
-def _features(
-    splits: Mapping[str, Split], config: Config, paths: CampaignPaths, progress: Progress
-) -> FeatureIndex:
-    pictures = [p for split in splits.values() for p in _pictures(split, config)]
+def _features(campaign: _Campaign, splits: Mapping[str, Split]) -> FeatureIndex:
+    config, progress = campaign.config, campaign.progress
+    pictures = [p for split in splits.values() for p in pictures_of(split, config)]
     with progress.counter("features", len(pictures)) as count:
         index = compute_features(
-            pictures, config.backbone, paths.features, config.run, lambda done, _: count(done)
+            pictures,
+            config.backbone,
+            campaign.paths.features,
+            config.run,
+            lambda done, _: count(done),
         )
     reused = len(index.entries) - index.computed
     progress.say(
@@ -166,83 +179,108 @@ def _features(
     return index
 
 
-def _tasks(
-    splits: Mapping[str, Split], index: FeatureIndex, config: Config, paths: CampaignPaths
-) -> tuple[list[CategoryTask], list[CategoryResult]]:
-    tasks: list[CategoryTask] = []
-    failures: list[CategoryResult] = []
-    for name, split in splits.items():
-        unreadable = _unreadable(split, index)
-        total = len(split.pictures)
-        if len(unreadable) > config.run.training_failure_budget * total:
-            failures.append(
-                CategoryResult(
-                    name,
-                    "failed",
-                    unreadable=len(unreadable),
-                    decision=f"{len(unreadable)} of {total} training pictures of {name!r} cannot "
-                    f"be read, more than run.training_failure_budget = "
-                    f"{config.run.training_failure_budget:g} allows; first: {unreadable[0]}",
-                )
-            )
-            continue
-        tasks.append(_task(name, split, index, config, paths))
-    return tasks, failures
+def _bound_cache(campaign: _Campaign, index: FeatureIndex, kept: Sequence[str]) -> None:
+    """Remove features that nobody has used for longest."""
+    limit_gib = campaign.config.night.cache_gib
+    needed = {*index.entries.values(), *kept}
+    done = evict(campaign.paths.features, index.backbone_key, needed, limit_gib)
+    if done.removed:
+        campaign.progress.say(
+            f"Removed {done.removed} features from the cache that were not used for longest; it "
+            f"has {done.size_gib:.2f} GiB now"
+        )
+    if 0 < limit_gib < done.needed_gib:
+        campaign.progress.say(
+            f"The features of this campaign alone take {done.needed_gib:.2f} GiB, more than "
+            f"night.cache_gib = {limit_gib:g}: they are kept"
+        )
 
 
-def _unreadable(split: Split, index: FeatureIndex) -> list[str]:
-    pictures = [Picture(sample.uri) for sample in split.pictures]
-    return [f"{p.uri} ({index.errors[p]})" for p in pictures if p in index.errors]
+def _fit_all(campaign: _Campaign, splits: Mapping[str, Split]) -> list[CategoryResult]:
+    """Fit and register what this night has not finished yet."""
+    night, progress, tasks = campaign.night, campaign.progress, campaign.tasks
+    results = {name: row for name, task in tasks.items() if (row := _finished(night, task))}
+    fitted = {n: f for n, t in tasks.items() if n not in results and (f := _fitted(night, t))}
+    if night.is_resumed:
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(night.started_at))
+        progress.say(
+            f"Going on with the campaign that began at {began}: {len(results)} of {len(tasks)} "
+            f"categories are finished, {len(fitted)} more are fitted"
+        )
+    registering: Background[CategoryResult] = Background(_REGISTERING_AT_ONCE)
+    for waiting in fitted.values():
+        registering.run(partial(_finish, campaign, waiting))
+    left = [task for name, task in tasks.items() if name not in results and name not in fitted]
+    hooks = QueueHooks(
+        epoch=_epoch_lines(progress),
+        may_start=campaign.options.may_start,
+        repair=partial(_repair, campaign, splits),
+        fitted=partial(_note_fitted, night),
+    )
+    ordered = sorted(
+        left, key=lambda t: (t.category not in night.waited_for, -len(t.fit_entries), t.category)
+    )
+    for outcome in fit_categories(ordered, campaign.config.run, night.runs, hooks):
+        registering.run(partial(_finish, campaign, outcome))
+        results |= _said(registering.finished(), campaign)
+    results |= _said(registering.finished(wait=True), campaign)
+    not_started = frozenset(n for n, r in results.items() if r.outcome == NOT_STARTED)
+    if not_started:
+        night.keep_waiting(not_started)
+    return list(results.values())
 
 
-def _task(
-    name: str, split: Split, index: FeatureIndex, config: Config, paths: CampaignPaths
-) -> CategoryTask:
-    def entries(pictures: Sequence[Picture]) -> list[str]:
-        return [index.entries[p] for p in pictures if p in index.entries]
+def _finished(night: Night, task: CategoryTask) -> CategoryResult | None:
+    row = night.result(fit_of(task, night))
+    return None if row is None else CategoryResult(**row)
 
-    fit_entries = entries([Picture(sample.uri) for sample in split.fit])
-    held_out_entries = entries([Picture(sample.uri) for sample in split.held_out])
-    fingerprint = hashlib.sha256("".join(sorted(fit_entries + held_out_entries)).encode())
-    return CategoryTask(
-        category=name,
-        config=config,
-        cache_root=paths.features,
-        backbone_key=index.backbone_key,
-        backbone=index.backbone,
-        fit_entries=fit_entries,
-        held_out_entries=held_out_entries,
-        synthetic_entries=entries(_synthetic(split, config)),
-        folds=split.folds,
-        lineage={
-            "data_fingerprint": fingerprint.hexdigest(),
-            "pictures_fitted": len(fit_entries),
-            "pictures_held_out": len(held_out_entries),
-            "pictures_unreadable": len(_unreadable(split, index)),
-            "fitted_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
+
+def _fitted(night: Night, task: CategoryTask) -> Fitted | None:
+    """A detector that was fitted, but not registered any more before the campaign was cut short."""
+    noted = night.fitted(fit_of(task, night))
+    if noted is None:
+        return None
+    try:
+        outcome = outcome_of(task.category, Checkpoint(noted["checkpoint"]))
+    except (OSError, ValueError):
+        return None
+    return outcome if isinstance(outcome, Fitted) else None
+
+
+def _finish(campaign: _Campaign, outcome: Outcome) -> CategoryResult:
+    task = campaign.tasks[outcome.category]
+    result, has_more_to_do = finish(outcome, task, campaign.night, campaign.registry)
+    campaign.is_open |= has_more_to_do
+    return result
+
+
+def _note_fitted(night: Night, task: CategoryTask, run: str, outcome: Fitted) -> None:
+    checkpoint = storage.join(night.runs, run, outcome.checkpoint.path.rpartition("/")[2])
+    night.note_fitted(fit_of(task, night), run, checkpoint)
+
+
+def _repair(campaign: _Campaign, splits: Mapping[str, Split], task: CategoryTask) -> None:
+    """Look into every entry of a category, and compute anew what is damaged or gone."""
+    pictures = pictures_of(splits[task.category], campaign.config)
+    settings, run = campaign.config.backbone, campaign.config.run
+    index = compute_features(pictures, settings, campaign.paths.features, run, distrust=True)
+    campaign.progress.say(
+        f"{task.category}: {index.computed} features in the cache were damaged or gone; they were "
+        "computed anew"
     )
 
 
-def _fit_all(
-    tasks: Sequence[CategoryTask],
-    index: FeatureIndex,
-    splits: Mapping[str, Split],
-    config: Config,
-    paths: CampaignPaths,
-    registry: Registry,
-    progress: Progress,
-) -> list[CategoryResult]:
-    by_name = {task.category: task for task in tasks}
-    results = []
-    say_epoch = _epoch_lines(progress)
-    for outcome in fit_categories(tasks, config.run, paths.checkpoints, say_epoch):
-        task = by_name[outcome.category]
-        unreadable = _unreadable(splits[outcome.category], index)
-        result = _finish(outcome, task, len(unreadable), registry)
-        progress.say(f"{result.category}: {result.outcome}; {result.decision}")
-        results.append(result)
-    return results
+def _said(results: Sequence[CategoryResult], campaign: _Campaign) -> dict[str, CategoryResult]:
+    """Say what became of categories."""
+    for result in results:
+        campaign.progress.say(f"{result.category}: {result.outcome}; {result.decision}")
+        worst = [f"{w['uri']} ({w['deviation']:.1f})" for w in result.worst[:_WORST_SAID]]
+        if worst:
+            campaign.progress.say(
+                f"{result.category}: training pictures that fit worst (robust standard deviations "
+                f"from the median): {', '.join(worst)}"
+            )
+    return {result.category: result for result in results}
 
 
 def _epoch_lines(progress: Progress) -> Callable[[str, EpochLosses], None]:
@@ -255,36 +293,3 @@ def _epoch_lines(progress: Progress) -> Callable[[str, EpochLosses], None]:
             progress.say(f"{category}: {epoch.stage} epoch {epoch.epoch}/{epoch.epochs}, {losses}")
 
     return say
-
-
-def _finish(
-    outcome: Fitted | Failed, task: CategoryTask, unreadable: int, registry: Registry
-) -> CategoryResult:
-    """Register and judge what was fitted."""
-    result = CategoryResult(
-        outcome.category,
-        "failed",
-        pictures=len(task.fit_entries),
-        held_out=len(task.held_out_entries),
-        unreadable=unreadable,
-    )
-    if isinstance(outcome, Failed):
-        result.decision = outcome.error
-        return result
-    report = outcome.report
-    try:
-        version, decision = register(outcome, task, registry)
-    except NfbmrError as error:
-        result.decision = str(error)
-        return result
-    last = last_losses(report)
-    result.outcome = "registered"
-    result.version = version.version
-    result.aggregate = report.aggregate
-    result.synthetic_auroc = report.synthetic_aurocs.get(report.aggregate)
-    result.flow_loss = last.get("flow_loss")
-    result.mapper_loss = last.get("mapper_loss")
-    result.seconds = report.seconds
-    verdict = "champion" if decision.promote else "challenger"
-    result.decision = f"version {version.version} is {verdict}: {decision.reason}"
-    return result

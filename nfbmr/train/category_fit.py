@@ -2,95 +2,48 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from nfbmr.config import Config
+from nfbmr import storage
 from nfbmr.errors import FeaturesError
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import Detector
-from nfbmr.model.heads import Heads
+from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.scoring import image_scores
 from nfbmr.settings import AUTOMATIC
 from nfbmr.train.aggregate import SIMPLEST, choose_aggregate, synthetic_aurocs
+from nfbmr.train.category_task import CategoryTask, FitReport
 from nfbmr.train.data_parallel import Workers
 from nfbmr.train.feature_cache import FeatureCache
-from nfbmr.train.fit import EpochLosses, Report, fit_heads
-from nfbmr.train.held_out_maps import HeldOutMaps, cross_fitted_maps, held_out_maps
+from nfbmr.train.fit import EpochLosses, Keeper, Report, fit_heads
+from nfbmr.train.fit_checkpoint import FitCheckpoint
+from nfbmr.train.held_out_maps import (
+    HeldOutMaps,
+    anomaly_maps,
+    cross_fitted_maps,
+    held_out_maps,
+)
 from nfbmr.train.training_features import InCache
+from nfbmr.train.trimming import PILOT, flow_alone, note_pilot
+from nfbmr.train.worst import (
+    CROSS_FITTED,
+    FITTED,
+    HELD_OUT,
+    TRIMMED,
+    WorstPicture,
+    judged,
+    kept_pictures,
+    worst_of,
+)
 
-REPORT_FILE = "fit.json"
+__all__ = ["CategoryTask", "FitReport", "fit_category"]
 
-
-@dataclass(frozen=True)
-class CategoryTask:
-    """Everything a worker needs to fit one category.
-
-    Attributes:
-        category: the product type.
-        config: all settings.
-        cache_root: where the features are.
-        backbone_key: which backbone's.
-        backbone: that backbone's identity.
-        fit_entries: cache entries of the pictures to fit on.
-        held_out_entries: of the normal pictures to calibrate with; the same as ``fit_entries``
-            where they are cross-fitted.
-        synthetic_entries: of held-out pictures with synthetic defects; none where the aggregate
-            is given.
-        folds: how many times heads are fitted to calibrate by cross-fitting; 0 where the pictures
-            that calibrate are held out.
-        lineage: goes into the detector.
-    """
-
-    category: str
-    config: Config
-    cache_root: str
-    backbone_key: str
-    backbone: dict[str, Any]
-    fit_entries: Sequence[str]
-    held_out_entries: Sequence[str]
-    synthetic_entries: Sequence[str]
-    folds: int = 0
-    lineage: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class FitReport:
-    """What a fit tells besides the detector.
-
-    Attributes:
-        losses: per epoch, as the fit reported them.
-        aggregate: which aggregate was taken.
-        synthetic_aurocs: per aggregate, where they were measured.
-        threshold: the score above which a picture is anomalous.
-        p_value_floor: the smallest p-value the calibration can give.
-        seconds: the fit's wall time on its worker.
-    """
-
-    losses: list[EpochLosses]
-    aggregate: str
-    synthetic_aurocs: dict[str, float]
-    threshold: float
-    p_value_floor: float
-    seconds: float
-
-    def save(self, folder: Path) -> None:
-        """Write ``fit.json`` beside the detector."""
-        (folder / REPORT_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
-
-    @classmethod
-    def load(cls, folder: Path) -> FitReport:
-        """Read what ``save`` wrote."""
-        values = json.loads((folder / REPORT_FILE).read_text())
-        losses = [EpochLosses(**row) for row in values.pop("losses")]
-        return cls(losses=losses, **values)
+_CHUNK = 128
 
 
 def fit_category(
@@ -99,7 +52,7 @@ def fit_category(
     *,
     device: str | torch.device = "cpu",
     report: Report = lambda _: None,
-) -> FitReport:
+) -> FitReport | None:
     """Fit, choose the aggregate, calibrate, and save the detector with its report.
 
     Args:
@@ -108,18 +61,25 @@ def fit_category(
         device: where it is fitted.
         report: called after every epoch.
 
+    Returns:
+        The report; None on all but the first of several workers, which write nothing.
+
     Raises:
         FitError: the fit diverged, or features that were computed are not in the cache.
     """
-    started = time.monotonic()
     losses: list[EpochLosses] = []
+    keeper = _checkpoint(task, "fit", losses)
 
     def note(epoch: EpochLosses) -> None:
         losses.append(epoch)
         report(epoch)
 
-    heads = _fit(task, task.fit_entries, device, note)
-    maps = _calibration_maps(task, heads, device)
+    left_out = _left_out(task, device, report)
+    stay = [entry for entry in task.fit_entries if entry not in left_out]
+    heads = _fit(task, stay, device, note, keeper=keeper)
+    if not Workers.current().is_first:
+        return None
+    maps = _calibration_maps(task, heads, device, left_out)
     aggregate, aurocs = _aggregate(task, maps)
     scores = image_scores(maps.normal_NHW, aggregate)
     detector = Detector(
@@ -144,10 +104,18 @@ def fit_category(
         synthetic_aurocs=aurocs,
         threshold=detector.threshold,
         p_value_floor=detector.calibration.p_value_floor,
-        seconds=time.monotonic() - started,
+        seconds=keeper.seconds,
+        worst=_worst(task, heads, maps, aggregate, left_out, device),
+        trimmed=len(task.fit_entries) - len(stay),
     )
     result.save(folder)
     return result
+
+
+def _checkpoint(task: CategoryTask, name: str, losses: list[EpochLosses]) -> FitCheckpoint:
+    root, interval_s = task.state_root, task.config.night.checkpoint_interval_s
+    uri = None if root is None else storage.join(root, f"{name}.safetensors")
+    return FitCheckpoint(uri, losses, interval_s)
 
 
 def _fit(
@@ -156,20 +124,76 @@ def _fit(
     device: str | torch.device,
     report: Report = lambda _: None,
     workers: Workers | None = None,
+    keeper: Keeper | None = None,
+    settings: HeadsSettings | None = None,
 ) -> Heads:
     cache = FeatureCache(task.cache_root, task.backbone_key)
     try:
         return fit_heads(
             InCache(cache, entries),
-            task.config.heads,
+            settings or task.config.heads,
             task.config.fit,
             category=task.category,
             device=device,
             report=report,
             workers=workers,
+            keeper=keeper,
         )
     except FeaturesError as error:
         raise FeaturesError(f"Category {task.category!r}: {error}") from error
+
+
+def _left_out(task: CategoryTask, device: str | torch.device, report: Report) -> set[str]:
+    """Entries that are not fitted on, because a flow that is fitted on all fits them worst.
+
+    See ``trimming``; the same on every worker.
+    """
+    settings = task.config.fit
+    if settings.trim_share == 0:
+        return set()
+    losses: list[EpochLosses] = []
+    keeper = _checkpoint(task, PILOT, losses)
+    note = note_pilot(losses, report)
+    heads = _fit(task, task.fit_entries, device, note, None, keeper, flow_alone(task.config))
+    score_N = _scores(task, heads, SIMPLEST, device)
+    score_N = Workers.current().mean(score_N.to(device)).cpu()
+    kept_N = kept_pictures(score_N, settings.trim_share, settings.trim_deviation)
+    return {e for e, kept in zip(task.fit_entries, kept_N.tolist(), strict=True) if not kept}
+
+
+def _scores(task: CategoryTask, heads: Heads, aggregate: str, device: str | torch.device) -> Tensor:
+    """Image scores (N,) of the pictures to fit on, read so many at a time."""
+    entries = list(task.fit_entries)
+    starts = range(0, len(entries), _CHUNK)
+    parts = [
+        image_scores(anomaly_maps(heads, _load(task, entries[i : i + _CHUNK]), device), aggregate)
+        for i in starts
+    ]
+    return torch.cat(parts)
+
+
+def _worst(
+    task: CategoryTask,
+    heads: Heads,
+    maps: HeldOutMaps,
+    aggregate: str,
+    left_out: set[str],
+    device: str | torch.device,
+) -> list[WorstPicture]:
+    """The training pictures that fit worst; by cross-fitted scores where there are any."""
+
+    def at(entries: Sequence[str]) -> list[str]:
+        return [task.uris.get(entry, entry) for entry in entries]
+
+    held_out_N = image_scores(maps.normal_NHW, aggregate)
+    if task.folds:
+        pictures = judged(CROSS_FITTED, at(maps.normal_entries), held_out_N)
+    else:
+        pictures = judged(FITTED, at(task.fit_entries), _scores(task, heads, aggregate, device))
+        pictures += judged(HELD_OUT, at(maps.normal_entries), held_out_N)
+    gone = set(at(sorted(left_out)))
+    pictures = [replace(p, role=TRIMMED) if p.uri in gone else p for p in pictures]
+    return worst_of(pictures, task.config.night.worst_listed)
 
 
 def _load(task: CategoryTask, entries: Sequence[str]) -> Tensor:
@@ -179,14 +203,17 @@ def _load(task: CategoryTask, entries: Sequence[str]) -> Tensor:
         raise FeaturesError(f"Category {task.category!r}: {error}") from error
 
 
-def _calibration_maps(task: CategoryTask, heads: Heads, device: str | torch.device) -> HeldOutMaps:
+def _calibration_maps(
+    task: CategoryTask, heads: Heads, device: str | torch.device, left_out: set[str]
+) -> HeldOutMaps:
     """Maps of the pictures that calibrate, by heads that were not fitted on them."""
 
     def load(entries: Sequence[str]) -> Tensor:
         return _load(task, entries)
 
     def fit(entries: Sequence[str]) -> Heads:
-        return _fit(task, entries, device, workers=Workers())
+        stay = [entry for entry in entries if entry not in left_out]
+        return _fit(task, stay, device, workers=Workers())
 
     if task.folds == 0:
         return held_out_maps(heads, load, task.held_out_entries, task.synthetic_entries, device)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -65,7 +64,3 @@ class Workers:
             dist.all_reduce(values)
             values /= self.count
         return values
-
-    def all_ready(self, ready: bool, device: str | torch.device) -> bool:
-        """Whether every worker is ready: none may wait in an exchange for one that gave up."""
-        return bool(self.mean(torch.tensor(float(ready), device=device)) == 1.0)

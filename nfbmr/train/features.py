@@ -57,6 +57,7 @@ class FeatureIndex:
         backbone: that backbone's identity.
         entries: the cache entry of every readable picture.
         errors: why the others could not be read.
+        names: of every picture that could be fetched, readable or not: its entry, if it has one.
         computed: how many were computed in this pass; the rest were there already.
     """
 
@@ -64,6 +65,7 @@ class FeatureIndex:
     backbone: dict[str, Any]
     entries: dict[Picture, str]
     errors: dict[Picture, str]
+    names: dict[Picture, str]
     computed: int
 
 
@@ -125,16 +127,19 @@ def compute_features(
         )
         entries: dict[Picture, str] = {}
         errors: dict[Picture, str] = {}
+        names: dict[Picture, str] = {}
         computed = 0
         for row in results.iter_rows():
             picture = Picture(row["uri"], row["variant"])
+            if row["entry"] is not None:
+                names[picture] = row["entry"]
             if row["error"] is None:
                 entries[picture] = row["entry"]
             else:
                 errors[picture] = row["error"]
             computed += bool(row["computed"])
             progress(len(entries) + len(errors), len(wanted))
-    return FeatureIndex(key, backbone.identity(), entries, errors, computed)
+    return FeatureIndex(key, backbone.identity(), entries, errors, names, computed)
 
 
 class _Decoder:
@@ -168,7 +173,7 @@ class _Decoder:
         row: dict[str, Any] = {"uri": uri, "variant": variant}
         if isinstance(content, DataError):
             return {**row, "error": str(content)}
-        row["entry"] = _entry_name(content_hash(content), variant)
+        row["entry"] = entry_name(content_hash(content), variant)
         if self._is_there(row["entry"], names):
             return row
         try:
@@ -198,7 +203,8 @@ def _content(uri: str) -> bytes | DataError:
         return error
 
 
-def _entry_name(picture_hash: str, variant: int) -> str:
+def entry_name(picture_hash: str, variant: int) -> str:
+    """What the cache calls a picture (variant 0), or a copy of it with a synthetic defect."""
     return picture_hash if variant == 0 else f"{picture_hash}-cut{VERSION}-{variant}"
 
 

@@ -21,12 +21,12 @@ class FitCheckpoint:
     moment, needs no driver to be written, and is found by its name alone.
 
     Args:
-        uri: of the file.
+        uri: of the file; None keeps nothing.
         losses: of all epochs so far; kept with the state and, on loading, restored.
         interval_s: at least so long between two states; 0 keeps every epoch's.
     """
 
-    def __init__(self, uri: str, losses: list[EpochLosses], interval_s: float) -> None:
+    def __init__(self, uri: str | None, losses: list[EpochLosses], interval_s: float) -> None:
         self.uri = uri
         self.losses = losses
         self.interval_s = interval_s
@@ -36,7 +36,7 @@ class FitCheckpoint:
 
     def load(self) -> StageState | None:
         """The last state, or None where there is none or it is damaged."""
-        data = storage.read(self.uri)
+        data = None if self.uri is None else storage.read(self.uri)
         state = None if data is None else StageState.from_bytes(data)
         if state is not None:
             self.losses[:] = [EpochLosses(**row) for row in state.notes["losses"]]
@@ -50,10 +50,11 @@ class FitCheckpoint:
 
     def wants(self) -> bool:
         """Whether it is time to keep a state."""
-        return time.monotonic() >= self._next
+        return self.uri is not None and time.monotonic() >= self._next
 
     def keep(self, state: StageState) -> None:
         """Replace the file."""
+        assert self.uri is not None
         state.notes["losses"] = [asdict(epoch) for epoch in self.losses]
         state.notes["seconds"] = self.seconds
         before = time.monotonic()

@@ -37,10 +37,14 @@ class HeldOutMaps:
     Attributes:
         normal_NHW: of normal pictures, float32, on the CPU.
         synthetic_NHW: of the same pictures with synthetic defects; empty where there are none.
+        normal_entries: their cache entries, in the same order.
+        synthetic_entries: the same for those with synthetic defects.
     """
 
     normal_NHW: Tensor
     synthetic_NHW: Tensor
+    normal_entries: tuple[str, ...]
+    synthetic_entries: tuple[str, ...]
 
 
 def held_out_maps(
@@ -60,7 +64,10 @@ def held_out_maps(
         device: where the heads run.
     """
     return HeldOutMaps(
-        _maps(heads, load, entries, device), _maps(heads, load, synthetic_entries, device)
+        _maps(heads, load, entries, device),
+        _maps(heads, load, synthetic_entries, device),
+        tuple(entries),
+        tuple(synthetic_entries),
     )
 
 
@@ -86,16 +93,18 @@ def cross_fitted_maps(
         device: where the heads run.
     """
     fold_of = {entry: i % folds for i, entry in enumerate(dict.fromkeys(entries))}
-    normal: list[Tensor] = []
-    synthetic: list[Tensor] = []
+    parts: list[HeldOutMaps] = []
     for fold in range(folds):
         heads = fit([entry for entry in entries if fold_of[entry] != fold])
         own = [entry for entry in entries if fold_of[entry] == fold]
         cut = [e for e in synthetic_entries if fold_of[entry_of_picture(e)] == fold]
-        maps = held_out_maps(heads, load, own, cut, device)
-        normal.append(maps.normal_NHW)
-        synthetic.append(maps.synthetic_NHW)
-    return HeldOutMaps(torch.cat(normal), torch.cat(synthetic))
+        parts.append(held_out_maps(heads, load, own, cut, device))
+    return HeldOutMaps(
+        torch.cat([part.normal_NHW for part in parts]),
+        torch.cat([part.synthetic_NHW for part in parts]),
+        tuple(entry for part in parts for entry in part.normal_entries),
+        tuple(entry for part in parts for entry in part.synthetic_entries),
+    )
 
 
 def _maps(heads: Heads, load: Load, entries: Sequence[str], device: str | torch.device) -> Tensor:

@@ -87,6 +87,10 @@ class Night:
         """
         self._write(fit + _FITTED, {"run": run, "checkpoint": checkpoint})
 
+    def forget_fitted(self, fit: str) -> None:
+        """The finished detector cannot be used: the category has to be fitted again."""
+        storage.remove_tree(storage.join(self.folder, fit + _FITTED))
+
     def keep_waiting(self, categories: frozenset[str]) -> None:
         """The night was cut: the same command goes on with these categories first."""
         self._write(_NIGHT, {"started_at": self.started_at, "waited_for": sorted(categories)})

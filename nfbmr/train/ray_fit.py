@@ -1,24 +1,47 @@
-"""One category's fit as a Ray Train run, and many of them at once."""
+"""One category's fit as a Ray Train run."""
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
-from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
-from nfbmr.errors import FitError, NfbmrError
+from nfbmr.errors import FeaturesError, NfbmrError
 from nfbmr.model.runner import best_device
-from nfbmr.resources import cluster_gpus
-from nfbmr.settings import RunSettings
+from nfbmr.resources import first_cause
 from nfbmr.train.category_fit import CategoryTask, FitReport, fit_category
-from nfbmr.train.fit import EpochLosses
+from nfbmr.train.data_parallel import Workers
+from nfbmr.train.fit_capacity import FitShare
+
+_CONTROLLER_RETRIES = 3
+"""Ray Train would otherwise wait for ever for workers that the cluster has no room for."""
+
+_ERROR_FILE = "error.json"
+_MEMORY_SIGNS = ("OutOfMemory", "out of memory", "low on memory")
+"""In what PyTorch and Ray's memory monitor say."""
+
+
+class Cause(StrEnum):
+    """Why a fit failed, by what helps."""
+
+    USER = "user"
+    """Pictures, settings, a loss that is no number: trying again gives the same."""
+    FEATURES = "features"
+    """Features are gone or damaged: computing them again helps."""
+    MEMORY = "memory"
+    """Out of memory beside others: more room helps."""
+    LOST = "lost"
+    """A worker or its node is gone, and was again when Ray Train tried once more."""
+    PROGRAM = "program"
+    """An error of the program."""
 
 
 @dataclass(frozen=True)
@@ -32,142 +55,144 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Failed:
-    """A category's fit that did not: the sentence that says why."""
+    """A category's fit that did not: the sentence that says why, and what would help."""
 
     category: str
     error: str
+    cause: Cause = Cause.USER
 
 
-Outcome = Fitted | Failed
-EpochNote = tuple[str, EpochLosses]
+@dataclass(frozen=True)
+class NotStarted:
+    """A category that was not reached before the campaign's time was over."""
+
+    category: str
 
 
-class _Board:
-    """Collects the epochs that workers finish, for the driver to show."""
+Outcome = Fitted | Failed | NotStarted
 
-    def __init__(self) -> None:
-        self.notes: list[EpochNote] = []
 
-    def add(self, category: str, epoch: EpochLosses) -> None:
-        self.notes.append((category, epoch))
+def fit_one(
+    task: CategoryTask, share: FitShare, storage_path: str, name: str, board: Any
+) -> Outcome:
+    """Run one category's fit to its end; blocks. Several of these run in threads of the driver.
 
-    def take(self) -> list[EpochNote]:
-        notes, self.notes = self.notes, []
-        return notes
+    A worker that is killed, or whose node is lost, is started again by Ray Train, and goes on from
+    the last state that the fit has kept.
+
+    Args:
+        task: what to fit.
+        share: workers, and what each takes.
+        storage_path: folder or ``s3://`` prefix for Ray Train.
+        name: of the run, new for every attempt.
+        board: actor that collects the epochs.
+    """
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"task": task, "board": board},
+        scaling_config=ScalingConfig(
+            num_workers=share.workers,
+            use_gpu=share.gpus > 0,
+            resources_per_worker=share.resources,
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage_path,
+            failure_config=FailureConfig(
+                max_failures=task.config.night.retries,
+                controller_failure_limit=_CONTROLLER_RETRIES,
+            ),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except (TrainingFailedError, ray.exceptions.RayError) as error:
+        return _lost(task, error)
+    if result.checkpoint is None:
+        return Failed(task.category, f"The worker of {task.category!r} reported no detector.")
+    return outcome_of(task.category, result.checkpoint)
+
+
+def outcome_of(category: str, checkpoint: Checkpoint) -> Outcome:
+    """What a run has left in its checkpoint."""
+    with checkpoint.as_directory() as folder:
+        error_file = Path(folder) / _ERROR_FILE
+        if error_file.exists():
+            values = json.loads(error_file.read_text())
+            return Failed(category, values["error"], Cause(values["cause"]))
+        return Fitted(category, checkpoint, FitReport.load(Path(folder)))
 
 
 def _worker(config: dict[str, Any]) -> None:
     """Runs in the Ray Train worker: fit, then hand the detector over as a checkpoint.
 
-    An error that a user can mend travels as data in the report: it is no reason to start the
-    worker again, and its sentence must not drown in a traceback.
+    An error that starting again would not mend travels as data in the checkpoint: it is no reason
+    to start the worker again, and its sentence must not drown in a traceback.
     """
     task: CategoryTask = config["task"]
     board = config["board"]
-    with tempfile.TemporaryDirectory(prefix="nfbmr-fit-") as folder:
+    workers = Workers.current()
+    with tempfile.TemporaryDirectory(prefix="nfbmr-fit-") as temporary:
+        folder = Path(temporary)
         try:
             fit_category(
                 task,
-                Path(folder),
+                folder,
                 device=best_device(),
                 report=lambda epoch: board.add.remote(task.category, epoch),
             )
-        except NfbmrError as error:
-            (Path(folder) / _ERROR_FILE).write_text(str(error))
-        ray.train.report({}, checkpoint=Checkpoint.from_directory(folder))
+        except Exception as error:
+            cause = cause_of(error)
+            if workers.count > 1 and cause is not Cause.USER:
+                raise  # The others may be waiting for this one: Ray Train has to end them, too.
+            values = {"cause": cause, "error": _sentence(task.category, cause, error)}
+            (folder / _ERROR_FILE).write_text(json.dumps(values))
+        checkpoint = Checkpoint.from_directory(temporary) if workers.is_first else None
+        ray.train.report({}, checkpoint=checkpoint)
 
 
-_ERROR_FILE = "error.txt"
+def cause_of(error: BaseException) -> Cause:
+    """What an exception of a worker means."""
+    import torch
+
+    if isinstance(error, FeaturesError):
+        return Cause.FEATURES
+    if isinstance(error, NfbmrError):
+        return Cause.USER
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return Cause.MEMORY
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+        return Cause.MEMORY  # How PyTorch says it on a CPU.
+    return Cause.PROGRAM
 
 
-def _fit_one(task: CategoryTask, run: RunSettings, storage_path: str, board: Any) -> Outcome:
-    """Drives one ``TorchTrainer``; several of these run side by side on a cluster."""
-    on_gpu = cluster_gpus(run) > 0
-    resources = {"GPU": run.gpus_per_fit} if on_gpu else {"CPU": run.cpus_per_fit}
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"task": task, "board": board},
-        scaling_config=ScalingConfig(num_workers=1, use_gpu=on_gpu, resources_per_worker=resources),
-        run_config=RunConfig(
-            name=f"fit-{task.category}-{ray.get_runtime_context().get_task_id()}",
-            storage_path=storage_path,
-            failure_config=FailureConfig(max_failures=1),
-        ),
+def _sentence(category: str, cause: Cause, error: BaseException) -> str:
+    if isinstance(error, NfbmrError):
+        return str(error)
+    what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if cause is Cause.MEMORY:
+        return (
+            f"The fit of category {category!r} ran out of memory ({what}). Give it a larger share "
+            "(run.gpus_per_fit, run.cpus_per_fit), several workers (night.pictures_per_worker), or "
+            "smaller heads."
+        )
+    return f"The fit of category {category!r} failed: {what}"
+
+
+def _lost(task: CategoryTask, error: Exception) -> Failed:
+    times = task.config.night.retries + 1
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    causes = {cause_of(getattr(failure, "cause", failure)) for failure in failures.values()}
+    reason = first_cause(next(iter(failures.values())))
+    if Cause.MEMORY in causes or any(sign in str(error) for sign in _MEMORY_SIGNS):
+        cause, what = Cause.MEMORY, "ran out of memory"
+    elif Cause.FEATURES in causes:
+        cause, what = Cause.FEATURES, "found no features"
+    else:
+        cause, what = Cause.LOST, "was lost"
+    return Failed(
+        task.category,
+        f"The worker of category {task.category!r} {what}, {times} times in all: {reason}. The "
+        "fit's last state stays: the same command goes on from there.",
+        cause,
     )
-    result = trainer.fit()
-    if result.checkpoint is None:
-        return Failed(task.category, f"The worker of {task.category!r} reported no detector.")
-    with result.checkpoint.as_directory() as folder:
-        error_file = Path(folder) / _ERROR_FILE
-        if error_file.exists():
-            return Failed(task.category, error_file.read_text())
-        return Fitted(task.category, result.checkpoint, FitReport.load(Path(folder)))
-
-
-def cpus_of_fit(run: RunSettings, categories: int) -> float:
-    """Cores of one category's fit on a cluster without GPUs."""
-    if run.cpus_per_fit > 0:
-        return run.cpus_per_fit
-    largest_node = max(node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"])
-    share = ray.cluster_resources().get("CPU", 1.0) // max(1, categories)
-    return float(max(1.0, min(share, largest_node)))
-
-
-def fits_at_once(run: RunSettings, categories: int) -> int:
-    """How many of so many categories the cluster can fit at the same time."""
-    gpus = cluster_gpus(run)
-    if gpus > 0:
-        return max(1, int(gpus / run.gpus_per_fit))
-    cores = ray.cluster_resources().get("CPU", 1.0)
-    return max(1, int(cores / cpus_of_fit(run, categories)))
-
-
-def fit_categories(
-    tasks: Sequence[CategoryTask],
-    run: RunSettings,
-    storage_path: str,
-    progress: Callable[[str, EpochLosses], None] = lambda category, epoch: None,
-) -> Iterator[Outcome]:
-    """Fit every category in its own Ray Train run; yield each outcome as it comes.
-
-    Categories with most pictures start first, so that none of them is alone at the end. One
-    category's failure never stops the others.
-
-    Args:
-        tasks: what to fit; their features must be in the cache.
-        run: resources.
-        storage_path: folder or ``s3://`` prefix for Ray Train's checkpoints.
-        progress: called with (category, epoch) after every epoch.
-    """
-    waiting = sorted(tasks, key=lambda task: len(task.fit_entries))
-    fit_one = ray.remote(num_cpus=0, max_retries=0)(_fit_one)
-    board = ray.remote(num_cpus=0)(_Board).remote()
-    running: dict[Any, str] = {}
-    run = replace(run, cpus_per_fit=cpus_of_fit(run, len(tasks)))
-    limit = fits_at_once(run, len(tasks))
-    while waiting or running:
-        while waiting and len(running) < limit:
-            task = waiting.pop()
-            running[fit_one.remote(task, run, storage_path, board)] = task.category
-        done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
-        for category, epoch in ray.get(board.take.remote()):
-            progress(category, epoch)
-        for reference in done:
-            yield _outcome(reference, running.pop(reference))
-
-
-def _outcome(reference: Any, category: str) -> Outcome:
-    """The outcome of a finished task; Ray's own failures become sentences too."""
-    try:
-        outcome: Outcome = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        reason = FitError(f"The fit of category {category!r} failed: {_last_line(error)}")
-        return Failed(category, str(reason))
-    except ray.exceptions.RayError as error:
-        return Failed(category, f"The worker of category {category!r} was lost: {error}")
-    return outcome
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -6,7 +6,7 @@ unlike the others, and stay hard to fit: they stand out in the scores of the tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 FITTED = "fitted"
 HELD_OUT = "held out"
+CROSS_FITTED = "cross-fitted"
 TRIMMED = "trimmed"
 _MAD_TO_STD = 1.4826
 
@@ -25,7 +26,8 @@ class WorstPicture:
 
     Attributes:
         uri: where it lies.
-        role: ``fitted``, ``held out`` or ``trimmed`` (left out of the fit by the settings).
+        role: ``fitted``, ``held out``, ``cross-fitted`` (judged by heads that did not see it) or
+            ``trimmed`` (left out of the fit by the settings).
         score: its image score.
         deviation: of the score's logarithm from the median of its role's pictures, in robust
             standard deviations. Scores of pictures that were fitted on are lower than those of
@@ -57,22 +59,23 @@ def deviations(score_N: Tensor) -> Tensor:
     return centred_N / spread
 
 
-def worst_pictures(
-    scores: Mapping[str, tuple[Sequence[str], Tensor]], count: int
-) -> list[WorstPicture]:
-    """The pictures with the largest deviations, the worst first.
+def judged(role: str, uris: Sequence[str], score_N: Tensor) -> list[WorstPicture]:
+    """Pictures of one role with their scores and deviations, in the order given.
 
     Args:
-        scores: URIs and image scores by role.
-        count: how many.
+        role: of all of them.
+        uris: where they lie.
+        score_N: their image scores.
     """
-    found = []
-    for role, (uris, score_N) in scores.items():
-        if len(uris) == 0:
-            continue
-        rows = zip(uris, score_N.tolist(), deviations(score_N).tolist(), strict=True)
-        found += [WorstPicture(uri, role, score, deviation) for uri, score, deviation in rows]
-    return sorted(found, key=lambda picture: -picture.deviation)[:count]
+    if len(uris) == 0:
+        return []
+    rows = zip(uris, score_N.tolist(), deviations(score_N).tolist(), strict=True)
+    return [WorstPicture(uri, role, score, deviation) for uri, score, deviation in rows]
+
+
+def worst_of(pictures: Sequence[WorstPicture], count: int) -> list[WorstPicture]:
+    """Those with the largest deviations, the worst first."""
+    return sorted(pictures, key=lambda picture: -picture.deviation)[:count]
 
 
 def kept_pictures(score_N: Tensor, share: float, least_deviation: float) -> Tensor:

@@ -107,6 +107,8 @@ CASES: list[tuple[str, Main, str, int, list[str]]] = [
         2,
         ["--registry"],
     ),
+    ("no time of day", jobs.train.main, TRAIN + " --until soon", 2, ["'soon'", "as in 06:00"]),
+    ("half is dirty", jobs.train.main, TRAIN + " --set fit.trim_share=0.5", 2, ["below 0.5"]),
     ("unknown preset", jobs.train.main, TRAIN + " --preset papre", 2, ["did you mean 'paper'"]),
     ("broken TOML", jobs.train.main, TRAIN + " --config {tmp}/broken.toml", 2, ["not TOML"]),
     ("missing TOML", jobs.train.main, TRAIN + " --config {tmp}/no.toml", 2, ["does not exist"]),

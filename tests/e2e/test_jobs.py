@@ -45,6 +45,20 @@ def test_evaluate_twice_reuses_the_scores_and_other_models_make_new_ones(
     assert markdown.startswith("| category |")
 
 
+def test_a_night_in_which_nothing_changed(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", trained.factory.root, "--layout", "mvtec", *common(trained)]
+    arguments += ["--preset", "small", "--set", "backbone.image_size_px=128"]
+    arguments += ["--set", "fit.min_steps=60", "--set", "calibration.false_alarm_rate=0.1"]
+    arguments += ["--only-changed", "--until", "06:00", "--json", str(tmp_path / "night.json")]
+    assert jobs.train.main(arguments) == 0
+    rows = json.loads((tmp_path / "night.json").read_text())
+    assert [row["outcome"] for row in rows] == ["unchanged", "unchanged"]
+    assert [row["version"] for row in rows] == ["1", "1"]
+    assert capsys.readouterr().out.count("version 1 is champion") == 2
+
+
 def test_score_then_report(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

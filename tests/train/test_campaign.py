@@ -1,18 +1,28 @@
 """A campaign on a real local Ray: parallel fits, a registry, a cache that is used again."""
 
 import shutil
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nfbmr.config import Config
+from nfbmr.data.content import content_hash
 from nfbmr.data.layouts import discover
 from nfbmr.errors import DataError
 from nfbmr.progress import Progress
 from nfbmr.registry import CHAMPION, PREVIOUS, Registry, default_uri
-from nfbmr.train.campaign import CampaignPaths, CategoryResult, run_campaign
+from nfbmr.train.campaign import (
+    CampaignOptions,
+    CampaignPaths,
+    CategoryResult,
+    run_campaign,
+)
+from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.split import split_normals
 from tests.conftest import Trained
 
 QUIET = Progress(quiet=True)
@@ -53,6 +63,8 @@ def test_a_second_night_uses_the_cache_and_isolates_failures(
         path.unlink()
     broken = data / second / "train" / "good" / "999.png"
     broken.write_bytes(b"no picture")
+    new = add_pictures(data / second / "train" / "good", count=3)
+    damaged = damage_an_entry(trained, data, second)
     said: list[str] = []
 
     class Recorder(Progress):
@@ -74,11 +86,69 @@ def test_a_second_night_uses_the_cache_and_isolates_failures(
     assert outcomes[second].outcome == "registered"
     assert outcomes[second].version == "2"
     assert outcomes[second].unreadable == 1
-    assert any("(0 computed" in line for line in said), said
+    samples = discover(str(data), "mvtec", [second])
+    split = split_normals(samples, second, trained.config.calibration, trained.config.fit.seed)
+    cut = sum(sample.uri in new for sample in split.held_out)
+    assert any(f"({len(new) + cut} computed" in line for line in said), said
+    assert any(f"{second}: 1 features in the cache were damaged" in line for line in said), said
+    assert FeatureCache(str(damaged.parents[1]), "").read(damaged.stem) is not None
+    assert len(outcomes[second].worst) == trained.config.night.worst_listed
+    assert not list((trained.work_dir / "checkpoints" / "nights").iterdir())
     assert any(str(broken) in line for line in said), said
     assert trained.registry.resolve(second).version == "2", outcomes[second].decision
     assert trained.registry.resolve(second, PREVIOUS).version == "1"
     trained.registry.promote(second, "1", {})
+
+
+def add_pictures(folder: Path, count: int) -> set[str]:
+    """Upside-down copies: new pictures of the same kind."""
+    added = set()
+    for path in sorted(folder.glob("*.png"))[:count]:
+        target = folder / f"new-{path.name}"
+        ImageOps.flip(Image.open(path)).save(target)
+        added.add(str(target))
+    return added
+
+
+def damage_an_entry(trained: Trained, data: Path, category: str) -> Path:
+    """Flip a byte in the features of a picture that is fitted on."""
+    samples = discover(str(data), "mvtec", [category])
+    config = trained.config
+    split = split_normals(samples, category, config.calibration, config.fit.seed)
+    old = next(s.uri for s in split.fit if Path(s.uri).name[0].isdigit())
+    name = content_hash(Path(old).read_bytes())
+    path = next((trained.work_dir / "features").rglob(f"{name}.features"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 255
+    path.write_bytes(content)
+    return path
+
+
+def test_unchanged_categories_are_left_out(trained: Trained, tmp_path: Path) -> None:
+    """Nothing is fitted here: what has changed finds no time to begin."""
+    first, second = (result.category for result in trained.results)
+    over = CampaignOptions(only_changed=True, until=time.time() - 1)
+
+    def outcomes(data: Path | str, config: Config) -> list[str]:
+        paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
+        arguments = (str(data), "mvtec", None, config, paths, trained.registry, QUIET)
+        return [result.outcome for result in run_campaign(*arguments, over)]
+
+    assert outcomes(trained.factory.root, trained.config) == ["unchanged", "unchanged"]
+    fit = replace(trained.config.fit, weight_decay=1e-4)
+    other = replace(trained.config, fit=fit)
+    assert outcomes(trained.factory.root, other) == ["not started", "not started"]
+    night = replace(trained.config.night, cache_gib=50.0)
+    assert outcomes(trained.factory.root, replace(trained.config, night=night)) == [
+        "unchanged",
+        "unchanged",
+    ]
+    data = tmp_path / "data"
+    shutil.copytree(trained.factory.root, data)
+    next((data / first / "train" / "good").iterdir()).unlink()
+    assert outcomes(data, trained.config) == ["not started", "unchanged"]
+    assert first < second
+    assert (tmp_path / "checkpoints" / "nights").exists(), "the same command goes on"
 
 
 def campaign(data: Path, config: Config, work_dir: Path) -> list[CategoryResult]:
@@ -114,8 +184,6 @@ def test_divergence_of_one_category_is_reported_by_name_and_stops_no_other(
     trained: Trained, tmp_path: Path
 ) -> None:
     """A worker's FitError comes back as a sentence, through Ray Train."""
-    from dataclasses import replace
-
     config = replace(
         trained.config,
         fit=replace(trained.config.fit, flow_learning_rate=1e30, gradient_clip_norm=1e30),

@@ -69,8 +69,6 @@ def worker(rank: int, port: int, folder: str) -> None:
     for count in BATCHES:
         found = gradients(workers, count)
         safetensors.torch.save_file(found, Path(folder) / f"gradients-{count}-{rank}")
-    assert workers.all_ready(True, "cpu")
-    assert not workers.all_ready(rank == 0, "cpu")
     safetensors.torch.save_file(fitted(workers), Path(folder) / f"fit-{rank}")
     dist.destroy_process_group()
 
@@ -118,4 +116,3 @@ def test_one_worker_alone_is_left_alone() -> None:
     assert Workers().wrapped(module) is module
     index_B, weight = Workers().share(torch.arange(5))
     assert (len(index_B), weight) == (5, 1.0)
-    assert Workers().all_ready(True, "cpu")

@@ -1,0 +1,55 @@
+"""One row of the table that ends a campaign."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+REGISTERED = "registered"
+FAILED = "failed"
+UNCHANGED = "unchanged"
+NOT_STARTED = "not started"
+
+
+@dataclass
+class CategoryResult:
+    """What became of one category.
+
+    Attributes:
+        category: the product type.
+        outcome: ``registered``, ``failed``, ``unchanged`` (its champion was fitted on the same
+            pictures with the same settings) or ``not started`` (the campaign's time was over).
+        version: of the registered model, or None.
+        pictures: normal pictures that were fitted on.
+        held_out: normal pictures that calibrate.
+        unreadable: training pictures that were left out because they cannot be read.
+        trimmed: training pictures that were left out because they fit worst.
+        aggregate: how maps become image scores.
+        synthetic_auroc: of that aggregate on synthetic defects, where measured.
+        flow_loss: of the last epoch.
+        mapper_loss: source plus target, of the last epoch.
+        metrics: further numbers by name.
+        worst: training pictures that fit worst, the worst first (``WorstPicture``).
+        seconds: of the fit.
+        decision: the gate's sentence, or the error.
+    """
+
+    category: str
+    outcome: str
+    version: str | None = None
+    pictures: int = 0
+    held_out: int = 0
+    unreadable: int = 0
+    trimmed: int = 0
+    aggregate: str | None = None
+    synthetic_auroc: float | None = None
+    flow_loss: float | None = None
+    mapper_loss: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    worst: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    decision: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)

@@ -1,0 +1,82 @@
+"""What becomes of a fit that has ended: registered, judged, remembered; or a sentence why not."""
+
+from __future__ import annotations
+
+from nfbmr.errors import NfbmrError, RegistryError
+from nfbmr.registry import Registry
+from nfbmr.train.campaign_result import FAILED, NOT_STARTED, REGISTERED, CategoryResult
+from nfbmr.train.category_fit import CategoryTask
+from nfbmr.train.night import Night
+from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome
+from nfbmr.train.registration import last_losses, register
+
+
+def fit_of(task: CategoryTask, night: Night) -> str:
+    """The name of a category's files in a night."""
+    return night.fit_name(task.category, task.fingerprint)
+
+
+def finish(
+    outcome: Outcome, task: CategoryTask, night: Night, registry: Registry
+) -> tuple[CategoryResult, bool]:
+    """Register and judge what was fitted, and remember that the category is finished.
+
+    Args:
+        outcome: of the fit.
+        task: that was fitted.
+        night: which remembers it.
+        registry: where it is registered.
+
+    Returns:
+        The category's row, and whether the same command could go on with the category.
+    """
+    result = CategoryResult(
+        outcome.category,
+        FAILED,
+        pictures=len(task.fit_entries),
+        held_out=len(task.held_out_entries),
+        unreadable=task.lineage["pictures_unreadable"],
+    )
+    if isinstance(outcome, NotStarted):
+        result.outcome = NOT_STARTED
+        result.decision = "its time did not come: the same command goes on with it first"
+        return result, True
+    if isinstance(outcome, Failed):
+        result.decision = outcome.error
+        return result, outcome.cause in (Cause.LOST, Cause.MEMORY)
+    _describe(result, outcome)
+    try:
+        version, decision = register(outcome, task, registry)
+    except RegistryError as error:
+        result.decision = str(error)
+        return result, True
+    except Exception as error:  # Whatever MLflow raises is this category's failure alone.
+        is_ours = isinstance(error, NfbmrError)
+        what = f"Registering {task.category!r} failed: {type(error).__name__}: {error}"
+        result.decision = str(error) if is_ours else what
+        night.forget_fitted(fit_of(task, night))
+        return result, True
+    result.outcome = REGISTERED
+    result.version = version.version
+    verdict = "champion" if decision.promote else "challenger"
+    result.decision = f"version {version.version} is {verdict}: {decision.reason}"
+    night.note_result(fit_of(task, night), result.as_dict())
+    return result, False
+
+
+def _describe(result: CategoryResult, fitted: Fitted) -> None:
+    """The numbers of a fit."""
+    report = fitted.report
+    last = last_losses(report)
+    result.aggregate = report.aggregate
+    result.synthetic_auroc = report.synthetic_aurocs.get(report.aggregate)
+    result.flow_loss = last.get("flow_loss")
+    result.mapper_loss = last.get("mapper_loss")
+    result.metrics = {
+        "threshold": report.threshold,
+        "p_value_floor": report.p_value_floor,
+        **{f"synthetic_auroc_{name}": value for name, value in report.synthetic_aurocs.items()},
+    }
+    result.worst = [picture.as_dict() for picture in report.worst]
+    result.trimmed = report.trimmed
+    result.seconds = report.seconds

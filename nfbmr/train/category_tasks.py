@@ -1,0 +1,135 @@
+"""From the pictures of a data root to one task per category that can be fitted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nfbmr.config import Config
+from nfbmr.data.sample import Sample
+from nfbmr.errors import DataError
+from nfbmr.settings import AUTOMATIC
+from nfbmr.train.campaign_result import FAILED, CategoryResult
+from nfbmr.train.category_fit import CategoryTask
+from nfbmr.train.features import FeatureIndex, Picture
+from nfbmr.train.fingerprints import data_fingerprint, settings_fingerprint
+from nfbmr.train.split import Split, split_normals
+
+SYNTHETIC_DEFECTS = 1
+"""Synthetic defects per held-out picture, for the choice of the aggregate."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What all tasks of a campaign are made from.
+
+    Attributes:
+        config: all settings.
+        cache_root: of the feature cache.
+        index: the pictures' features.
+    """
+
+    config: Config
+    cache_root: str
+    index: FeatureIndex
+
+
+def split_categories(
+    samples: Sequence[Sample], config: Config
+) -> tuple[dict[str, Split], list[CategoryResult]]:
+    """Split every category; those that cannot be are results already."""
+    splits: dict[str, Split] = {}
+    failures: list[CategoryResult] = []
+    for name in sorted({sample.category for sample in samples}):
+        try:
+            splits[name] = split_normals(samples, name, config.calibration, config.fit.seed)
+        except DataError as error:
+            failures.append(CategoryResult(name, FAILED, decision=str(error)))
+    return splits, failures
+
+
+def pictures_of(split: Split, config: Config) -> list[Picture]:
+    """All pictures whose features a category needs."""
+    return training_pictures(split) + _synthetic(split, config)
+
+
+def training_pictures(split: Split) -> list[Picture]:
+    """Those that are fitted on and those that calibrate."""
+    return [Picture(sample.uri) for sample in split.pictures]
+
+
+def _synthetic(split: Split, config: Config) -> list[Picture]:
+    if config.calibration.aggregate != AUTOMATIC:
+        return []
+    variants = range(1, SYNTHETIC_DEFECTS + 1)
+    return [Picture(sample.uri, variant) for sample in split.held_out for variant in variants]
+
+
+def make_tasks(
+    splits: Mapping[str, Split], preparation: Preparation
+) -> tuple[list[CategoryTask], list[CategoryResult]]:
+    """A task per category; those with too many unreadable pictures are results already."""
+    tasks: list[CategoryTask] = []
+    failures: list[CategoryResult] = []
+    budget = preparation.config.run.training_failure_budget
+    for name, split in splits.items():
+        unreadable = _unreadable(split, preparation.index)
+        total = len(split.pictures)
+        if len(unreadable) <= budget * total:
+            tasks.append(_task(name, split, preparation))
+            continue
+        reason = (
+            f"{len(unreadable)} of {total} training pictures of {name!r} cannot be read, more than "
+            f"run.training_failure_budget = {budget:g} allows; first: {unreadable[0]}"
+        )
+        failures.append(CategoryResult(name, FAILED, unreadable=len(unreadable), decision=reason))
+    return tasks, failures
+
+
+def _unreadable(split: Split, index: FeatureIndex) -> list[str]:
+    return [f"{p.uri} ({index.errors[p]})" for p in training_pictures(split) if p in index.errors]
+
+
+def data_fingerprint_of(split: Split, names: Mapping[Picture, str]) -> str:
+    """Of a category's training pictures by their content.
+
+    Args:
+        split: the category's pictures.
+        names: of pictures, from their content; those that could not be fetched have none.
+    """
+
+    def found(samples: Sequence[Sample]) -> list[str]:
+        return [names[p] for p in (Picture(sample.uri) for sample in samples) if p in names]
+
+    return data_fingerprint(found(split.fit), found(split.held_out))
+
+
+def _task(name: str, split: Split, preparation: Preparation) -> CategoryTask:
+    index, config = preparation.index, preparation.config
+
+    def entries(pictures: Sequence[Picture]) -> list[str]:
+        return [index.entries[p] for p in pictures if p in index.entries]
+
+    fit_entries = entries([Picture(sample.uri) for sample in split.fit])
+    held_out_entries = entries([Picture(sample.uri) for sample in split.held_out])
+    return CategoryTask(
+        category=name,
+        config=config,
+        cache_root=preparation.cache_root,
+        backbone_key=index.backbone_key,
+        backbone=index.backbone,
+        fit_entries=fit_entries,
+        held_out_entries=held_out_entries,
+        synthetic_entries=entries(_synthetic(split, config)),
+        folds=split.folds,
+        lineage={
+            "data_fingerprint": data_fingerprint_of(split, index.names),
+            "settings_fingerprint": settings_fingerprint(config, index.backbone),
+            "pictures_fitted": len(fit_entries),
+            "pictures_held_out": len(held_out_entries),
+            "pictures_unreadable": len(_unreadable(split, index)),
+            "fitted_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        },
+        uris={index.entries[p]: p.uri for p in pictures_of(split, config) if p in index.entries},
+    )

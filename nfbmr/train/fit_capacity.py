@@ -1,0 +1,106 @@
+"""What one fit takes of the cluster, and how many fits that holds at the same time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from nfbmr.resources import cluster_gpus
+from nfbmr.settings import NightSettings, RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class FitShare:
+    """What a fit takes.
+
+    Attributes:
+        workers: that do every step together.
+        cpus: cores of each, on a cluster without GPUs.
+        gpus: share of a GPU of each, on a cluster with GPUs; 0 without.
+        slots: places it takes of those that ``slots_of`` counts.
+    """
+
+    workers: int
+    cpus: float
+    gpus: float
+    slots: int
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of one worker, as Ray Train takes them."""
+        return {"GPU": self.gpus} if self.gpus > 0 else {"CPU": self.cpus}
+
+
+def share_of(
+    pictures: int, slots: int, run: RunSettings, night: NightSettings, categories: int
+) -> FitShare:
+    """The share of a category of so many pictures: several workers where it is large.
+
+    Args:
+        pictures: that it is fitted on.
+        slots: that the cluster has.
+        run: cores or share of a GPU of one worker.
+        night: when a category gets several.
+        categories: that are to be fitted in all.
+    """
+    wanted = min(night.workers_max, math.ceil(pictures / night.pictures_per_worker))
+    cpus = cpus_of_fit(run, categories)
+    if cluster_gpus(run) == 0:
+        workers = max(1, min(wanted, slots))
+        return FitShare(workers, cpus, 0.0, workers)
+    per_gpu = _fits_in_one_gpu(run.gpus_per_fit)
+    together = min(wanted, slots // per_gpu)
+    if together > 1:  # NCCL refuses two workers of one group on the same GPU.
+        return FitShare(together, cpus, max(1.0, run.gpus_per_fit), together * per_gpu)
+    return FitShare(1, cpus, run.gpus_per_fit, 1)
+
+
+def undivided(share: FitShare, slots: int) -> FitShare:
+    """The share of a fit that ran out of memory beside others: a whole GPU, or the cluster alone.
+
+    Args:
+        share: that was too small.
+        slots: that the cluster has.
+    """
+    if 0 < share.gpus < 1:
+        per_worker = _fits_in_one_gpu(share.gpus)
+        return FitShare(share.workers, share.cpus, 1.0, min(slots, share.workers * per_worker))
+    return FitShare(share.workers, share.cpus, share.gpus, slots)
+
+
+def cpus_of_fit(run: RunSettings, categories: int) -> float:
+    """Cores of one worker on a cluster without GPUs."""
+    if run.cpus_per_fit > 0:
+        return run.cpus_per_fit
+    nodes = _alive()
+    largest_node = max((node.get("CPU", 1.0) for node in nodes), default=1.0)
+    share = sum(node.get("CPU", 0.0) for node in nodes) // max(1, categories)
+    return float(max(1.0, min(share, largest_node)))
+
+
+def slots_of(run: RunSettings, categories: int) -> int:
+    """How many workers the cluster holds at the same time.
+
+    Counted node by node and GPU by GPU: two shares of 0.4 fit one GPU, five do not fit two.
+    """
+    if cluster_gpus(run) > 0:
+        here = sum(_gpu_slots(node.get("GPU", 0.0), run.gpus_per_fit) for node in _alive())
+        return max(1, here, _gpu_slots(float(run.gpus), run.gpus_per_fit))
+    cpus = cpus_of_fit(run, categories)
+    return max(1, sum(int(node.get("CPU", 0.0) / cpus) for node in _alive()))
+
+
+def _gpu_slots(gpus: float, share: float) -> int:
+    return int(gpus) * _fits_in_one_gpu(share) if share < 1 else int(gpus / share)
+
+
+def _fits_in_one_gpu(share: float) -> int:
+    return max(1, int(1.0 / share + 1e-9))
+
+
+def _alive() -> Sequence[dict[str, Any]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

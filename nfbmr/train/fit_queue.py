@@ -1,0 +1,166 @@
+"""Many fits: as many at once as the cluster holds, the largest first, each by itself."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from nfbmr.settings import RunSettings
+from nfbmr.train.category_fit import CategoryTask
+from nfbmr.train.fit import EpochLosses
+from nfbmr.train.fit_capacity import FitShare, share_of, slots_of, undivided
+from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome, fit_one
+
+EpochNote = tuple[str, EpochLosses]
+_LOOK_EVERY_S = 0.5
+
+
+class _Board:
+    """Collects the epochs that workers finish, for the driver to show."""
+
+    def __init__(self) -> None:
+        self.notes: list[EpochNote] = []
+
+    def add(self, category: str, epoch: EpochLosses) -> None:
+        self.notes.append((category, epoch))
+
+    def take(self) -> list[EpochNote]:
+        notes, self.notes = self.notes, []
+        return notes
+
+
+@dataclass(frozen=True)
+class QueueHooks:
+    """What a campaign does while fits run.
+
+    Attributes:
+        epoch: called with (category, epoch) after every epoch.
+        may_start: whether another category may begin now.
+        repair: computes the features of a task anew; called before its second attempt.
+        fitted: called in the fit's own thread with (task, name of the Ray Train run, outcome).
+    """
+
+    epoch: Callable[[str, EpochLosses], None] = lambda category, epoch: None
+    may_start: Callable[[], bool] = lambda: True
+    repair: Callable[[CategoryTask], None] = lambda task: None
+    fitted: Callable[[CategoryTask, str, Fitted], None] = lambda task, run, outcome: None
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    task: CategoryTask
+    share: FitShare
+    second_for: frozenset[Cause] = frozenset()
+
+
+def fit_categories(
+    tasks: Sequence[CategoryTask], run: RunSettings, storage_path: str, hooks: QueueHooks
+) -> Iterator[Outcome]:
+    """Fit every category in its own Ray Train run; yield each outcome as it comes.
+
+    One category's failure never stops the others. What another attempt may mend gets one: a lost
+    worker several within its run (``night.retries``), damaged features one after they were
+    computed anew, and a fit that ran out of memory one with more room.
+
+    Args:
+        tasks: what to fit, in the order in which they start; one that needs more room than is
+            free lets smaller ones behind it go first. Their features must be in the cache.
+        run: resources.
+        storage_path: folder or ``s3://`` prefix for Ray Train.
+        hooks: what happens meanwhile.
+    """
+    slots = slots_of(run, len(tasks))
+    waiting = [
+        _Attempt(t, share_of(len(t.fit_entries), slots, run, t.config.night, len(tasks)))
+        for t in tasks
+    ]
+    board = ray.remote(num_cpus=0)(_Board).remote()
+    finished: queue.Queue[tuple[_Attempt, Outcome | BaseException]] = queue.Queue()
+    free, running = slots, 0
+    while waiting or running:
+        for attempt in _startable(waiting, free) if hooks.may_start() else []:
+            waiting.remove(attempt)
+            free, running = free - attempt.share.slots, running + 1
+            _start(attempt, storage_path, board, hooks, finished)
+        if not running:
+            break
+        for attempt, outcome in _arrived(finished):
+            free, running = free + attempt.share.slots, running - 1
+            again = _another_attempt(attempt, outcome, slots)
+            if again is None:
+                yield _plain(attempt, outcome)
+            else:
+                waiting.insert(0, again)
+        for category, epoch in ray.get(board.take.remote()):
+            hooks.epoch(category, epoch)
+    yield from (NotStarted(attempt.task.category) for attempt in waiting)
+
+
+def _startable(waiting: Sequence[_Attempt], free: int) -> list[_Attempt]:
+    """Those that fit into the free slots, from the front."""
+    chosen = []
+    for attempt in waiting:
+        if attempt.share.slots <= free:
+            chosen.append(attempt)
+            free -= attempt.share.slots
+    return chosen
+
+
+def _start(
+    attempt: _Attempt, storage_path: str, board: Any, hooks: QueueHooks, finished: Any
+) -> None:
+    """Fit in a thread of this process: Ray Train's controller does the waiting."""
+    task = attempt.task
+
+    def fit() -> None:
+        name = f"fit-{task.category}-{uuid.uuid4().hex[:12]}"
+        try:
+            if Cause.FEATURES in attempt.second_for:
+                hooks.repair(task)
+            outcome = fit_one(task, attempt.share, storage_path, name, board)
+            if isinstance(outcome, Fitted):
+                hooks.fitted(task, name, outcome)
+            finished.put((attempt, outcome))
+        except BaseException as error:  # Carried over to the thread that waits for it.
+            finished.put((attempt, error))
+
+    # A daemon: Ctrl-C must not wait for the fits.
+    threading.Thread(target=fit, name=f"fit-{task.category}", daemon=True).start()
+
+
+def _arrived(finished: Any) -> list[tuple[_Attempt, Outcome | BaseException]]:
+    """What has finished, after waiting a moment for it."""
+    try:
+        arrived = [finished.get(timeout=_LOOK_EVERY_S)]
+    except queue.Empty:
+        return []
+    while not finished.empty():
+        arrived.append(finished.get())
+    return arrived
+
+
+def _another_attempt(
+    attempt: _Attempt, outcome: Outcome | BaseException, slots: int
+) -> _Attempt | None:
+    """A second attempt, where it may mend what failed."""
+    cause = outcome.cause if isinstance(outcome, Failed) else None
+    if cause not in (Cause.FEATURES, Cause.MEMORY) or cause in attempt.second_for:
+        return None
+    more_room = cause is Cause.MEMORY
+    share = undivided(attempt.share, slots) if more_room else attempt.share
+    return _Attempt(attempt.task, share, attempt.second_for | {cause})
+
+
+def _plain(attempt: _Attempt, outcome: Outcome | BaseException) -> Outcome:
+    """The outcome; an error that nobody expected is one category's failure, too."""
+    if isinstance(outcome, BaseException):
+        what = f"{type(outcome).__name__}: {outcome}"
+        category = attempt.task.category
+        return Failed(category, f"The fit of category {category!r} failed: {what}", Cause.PROGRAM)
+    return outcome

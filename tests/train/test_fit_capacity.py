@@ -1,0 +1,58 @@
+"""Shares of a cluster: several workers for what is large, whole GPUs where shares do not add up."""
+
+from dataclasses import replace
+
+import pytest
+import ray
+
+from nfbmr.settings import NightSettings, RunSettings
+from nfbmr.train.fit_capacity import FitShare, _gpu_slots, share_of, slots_of, undivided
+
+NIGHT = NightSettings(pictures_per_worker=100, workers_max=3)
+CORES = RunSettings(cpus_per_fit=0.5)
+GPUS = RunSettings(gpus=2, gpus_per_fit=0.25)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "workers"), [(1, 1), (100, 1), (101, 2), (300, 3), (10_000, 3)]
+)
+def test_large_categories_get_several_workers_up_to_a_limit(
+    local_ray: None, pictures: int, workers: int
+) -> None:
+    share = share_of(pictures, 8, CORES, NIGHT, 5)
+    assert share == FitShare(workers, 0.5, 0.0, workers)
+    assert share.resources == {"CPU": 0.5}
+
+
+def test_never_more_workers_than_the_cluster_holds(local_ray: None) -> None:
+    assert share_of(10_000, 2, CORES, NIGHT, 5).workers == 2
+    assert share_of(10_000, 1, CORES, NIGHT, 5).workers == 1
+
+
+def test_workers_of_one_fit_do_not_share_a_gpu(local_ray: None) -> None:
+    slots = slots_of(GPUS, 5)
+    assert slots == 8
+    assert share_of(100, slots, GPUS, NIGHT, 5) == FitShare(1, 1.0, 0.25, 1)
+    large = share_of(10_000, slots, GPUS, NIGHT, 5)
+    assert (large.workers, large.gpus, large.slots) == (2, 1.0, 8)
+    assert large.resources == {"GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "slots"), [(1, 0.25, 4), (2, 0.4, 4), (2, 0.5, 4), (4, 2.0, 2), (1, 0.3, 3)]
+)
+def test_shares_are_counted_gpu_by_gpu(gpus: float, share: float, slots: int) -> None:
+    assert _gpu_slots(gpus, share) == slots
+
+
+def test_what_ran_out_of_memory_gets_a_gpu_or_the_cluster_for_itself(local_ray: None) -> None:
+    alone = undivided(FitShare(1, 1.0, 0.25, 1), 8)
+    assert (alone.gpus, alone.slots) == (1.0, 4)
+    assert undivided(FitShare(1, 0.5, 0.0, 1), 8).slots == 8
+
+
+def test_cores_are_counted_node_by_node(local_ray: None) -> None:
+    cores = int(ray.cluster_resources()["CPU"])
+    assert slots_of(replace(CORES, cpus_per_fit=1.0), 5) == cores
+    assert slots_of(CORES, 5) == 2 * cores
+    assert slots_of(replace(CORES, cpus_per_fit=0.0), 1) == 1
