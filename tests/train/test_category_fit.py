@@ -1,5 +1,6 @@
 """One category from cached features to a saved detector, with few pictures and with many."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ from nfbmr.config import load_config
 from nfbmr.errors import FeaturesError
 from nfbmr.model.detector import Detector
 from nfbmr.model.scoring import image_scores
-from nfbmr.train.category_fit import CategoryTask, fit_category
+from nfbmr.train.category_fit import CategoryTask, FitReport, fit_category
 from nfbmr.train.feature_cache import FeatureCache
-from nfbmr.train.fit import fit_heads
+from nfbmr.train.fit import EpochLosses, fit_heads
 from nfbmr.train.held_out_maps import anomaly_maps
-from tests.train.test_fit import features
+from tests.train.test_fit import SHAPE, features
 
 CONFIG = load_config(
     None,
@@ -66,6 +67,36 @@ def test_calibration_size_folds_and_evidence_are_recorded(
     assert [(e.stage, e.epoch) for e in report.losses] == [
         ("flow", 1), ("flow", 2), ("mapper", 1), ("mapper", 2)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("held_out", "folds"), [(12, 0), (0, 3)])
+def test_pictures_unlike_the_others_are_listed_and_left_out_where_that_is_wanted(
+    tmp_path: Path, held_out: int, folds: int
+) -> None:
+    fit = replace(CONFIG.fit, flow_epochs=15, trim_share=0.2, trim_deviation=3.5)
+    night = replace(CONFIG.night, worst_listed=3)
+    given = task(tmp_path / "cache", 24, held_out, folds)
+    strange = [given.fit_entries[i] for i in (3, 17)]
+    cache = FeatureCache(given.cache_root, given.backbone_key)
+    for entry in strange:
+        cache.write(entry, torch.randn(SHAPE, generator=torch.Generator().manual_seed(5)) * 6)
+    uris = {entry: f"/data/{entry}.png" for entry in given.fit_entries}
+    given = replace(given, config=replace(CONFIG, fit=fit, night=night), uris=uris)
+    seen: list[EpochLosses] = []
+    report = fit_category(given, tmp_path / "out", report=seen.append)
+    assert report is not None
+    assert report.trimmed == 2
+    assert len(report.worst) == 3
+    assert {p.uri for p in report.worst[:2]} == {uris[entry] for entry in strange}
+    assert {p.role for p in report.worst[:2]} == {"trimmed"}
+    assert FitReport.load(tmp_path / "out").worst == report.worst
+    assert [e.stage for e in seen] == ["pilot"] * 15 + ["flow"] * 15 + ["mapper"] * 2
+    stay = [entry for entry in given.fit_entries if entry not in strange]
+    without = fit_heads(cache.load(stay), CONFIG.heads, fit, category="bottle")
+    detector = Detector.load(tmp_path / "out")
+    for name, tensor in without.state_dict().items():
+        assert torch.equal(tensor, detector.heads.state_dict()[name]), name
+    assert detector.calibration.n == (held_out or 24), "a calibration is not trimmed"
 
 
 def test_a_cross_fitted_detector_is_fitted_on_all_but_calibrated_out_of_fold(
