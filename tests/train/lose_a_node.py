@@ -30,7 +30,7 @@ SETTINGS = (
     "fit.flow_epochs=5",
     "fit.mapper_epochs=400",
     "night.checkpoint_interval_s=0",
-    "run.cpus_per_fit=1",
+    "run.cpus_per_fit=2",
 )
 
 
@@ -40,7 +40,7 @@ def main(data: str, folder: Path) -> None:
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "300"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    node = cluster.add_node(num_cpus=1)
+    node = cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
     task = make_task(data, folder)
     lost_after: list[object] = []
@@ -49,7 +49,7 @@ def main(data: str, folder: Path) -> None:
         if not lost_after and epoch.stage == "mapper" and epoch.epoch >= 2:
             lost_after.extend([epoch.stage, epoch.epoch])
             cluster.remove_node(node, allow_graceful=False)
-            cluster.add_node(num_cpus=1)
+            cluster.add_node(num_cpus=2)
 
     undisturbed = fit(replace(task, state_root=str(folder / "one")), folder, QueueHooks())
     disturbed = fit(replace(task, state_root=str(folder / "two")), folder, QueueHooks(epoch=lose))

@@ -4,11 +4,13 @@ import os
 import resource
 import shutil
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import ray.cloudpickle
 import torch
 
 from nfbmr.data.layouts import discover
@@ -23,6 +25,9 @@ from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome
 from tests.conftest import Trained
 
 MIB = 2**20
+
+# Workers cannot import this file.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @dataclass(frozen=True)
