@@ -22,7 +22,7 @@ def hostile_names(category: str, outside: Path) -> list[str]:
     return [
         f"{category}/../../../../up.png",
         f"{category}/{outside}/absolute.png",
-        f"{category}/..\\..\\windows.png",
+        f"{category}/x\\..\\..\\windows.png",
         f"{category}/_SUCCESS/../_plan/plan.json.png",
         f"{category}/a::b.png",
         f"{category}/s3:/bucket/key.png",
