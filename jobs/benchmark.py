@@ -32,6 +32,7 @@ from nfbmr.benchmark.accuracy import (
 from nfbmr.benchmark.driver_cost import measure_driver
 from nfbmr.benchmark.fit_speed import FitSpeedRequest, measure_fit_speed
 from nfbmr.benchmark.fit_ways import FIT_SPEED_HEADER, fit_speed_rows
+from nfbmr.benchmark.plan import measure_planning
 from nfbmr.benchmark.scale import Cluster, Prices, check_against
 from nfbmr.benchmark.scale_report import (
     GPU_COUNTS,
@@ -90,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     ablation.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
     ablation.set_defaults(run=_ablation)
     _add_scale(kinds.add_parser("scale", help="reckon a run on many GPUs, and what breaks"))
+    plan = kinds.add_parser("plan", help="time and memory of planning, apart from listing")
+    plan.add_argument(
+        "--pictures", type=int, default=1_000_000, help="to plan (default: %(default)s)"
+    )
+    plan.add_argument("--json", metavar="FILE", help="write the last line's object here as well")
+    add_config_arguments(plan)
+    plan.set_defaults(run=_plan, work_dir=None, ray_address=None)
     return parser
 
 
@@ -285,6 +293,17 @@ def _throughput(arguments: argparse.Namespace, work_dir: Path) -> dict[str, obje
     return {"benchmark": "throughput", **result.as_dict()}
 
 
+def _plan(arguments: argparse.Namespace, _: Path) -> dict[str, object]:
+    result = measure_planning(arguments.pictures, config_of(arguments).run.unit_size)
+    rows = [[step, seconds] for step, seconds in result.seconds.items()]
+    print(f"\n{table(rows, (f'{result.pictures} pictures', 's'))}\n")
+    print(
+        f"{result.units} units; resident at most {result.resident_peak_mib:.0f} MiB, of which "
+        f"{result.resident_before_mib:.0f} MiB before planning"
+    )
+    return {"benchmark": "plan", **result.as_dict()}
+
+
 def throughput_table(result: Throughput) -> str:
     """A row per way of doing it."""
     rows = [
@@ -329,7 +348,8 @@ def _run(arguments: argparse.Namespace) -> int:
         folder = arguments.work_dir or stack.enter_context(
             tempfile.TemporaryDirectory(prefix="nfbmr-benchmark-")
         )
-        stack.enter_context(ray_session(arguments.ray_address))
+        if arguments.run is not _plan:
+            stack.enter_context(ray_session(arguments.ray_address))
         result = {**arguments.run(arguments, Path(folder).absolute()), "machine": machine()}
     line = json.dumps(result)
     if arguments.json:

@@ -152,6 +152,8 @@ def version_of(info: Mapping[str, Any]) -> str:
     if etag:
         return str(etag).strip('"')
     changed = info.get("mtime") or info.get("LastModified") or info.get("created")
+    if isinstance(changed, datetime):
+        changed = changed.timestamp()
     return f"{changed}/{info.get('size')}"
 
 
@@ -182,6 +184,17 @@ def read(uri: str) -> bytes | None:
     except FileNotFoundError:
         return None
     return data
+
+
+def size(uri: str) -> int:
+    """A file's size in bytes.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    fs, path = file_system(uri)
+    fs.invalidate_cache(path.rpartition("/")[0])
+    return int(retried(lambda: fs.info(path))["size"])
 
 
 def list_names(uri: str) -> list[str]:

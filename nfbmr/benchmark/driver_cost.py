@@ -20,8 +20,9 @@ import pyarrow as pa
 import ray
 
 from nfbmr.resources import FETCH_CPUS, ray_data_session
-from nfbmr.score.plan import PICTURES, Plan, cut_units
+from nfbmr.score.plan import PICTURES, Plan
 from nfbmr.score.plan_files import save_plan
+from nfbmr.score.planned_units import cut_units
 from nfbmr.score.schema import score_schema
 from nfbmr.score.units import read_unit, write_unit
 

@@ -1,39 +1,117 @@
 """Archives read where they lie: which pictures they hold, and the bytes of each.
 
-A picture in a folder or prefix is named by its own URI. A member of a tar or zip is named
-``<archive>::<member>``. That name is for people and for joining tables: it is never opened as a
-path, and what it stands for is said exactly by an entry's ``archive``, ``offset`` and ``length``.
-Nothing is unpacked to disk, and a member's name never becomes a path.
+A picture in a folder or prefix is named by its own URI. A member of a tar, zip or Parquet file is
+named ``<archive>::<member>``. That name is for people and for joining tables: it is never opened
+as a path, and what it stands for is said exactly by an entry's ``archive``, ``offset`` and
+``length``. Nothing is unpacked to disk, and a member's name never becomes a path.
 """
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-from fsspec.core import url_to_fs
+import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from nfbmr import storage
 from nfbmr.data.archive_entry import (
     COMPRESSED_TAR_SUFFIXES,
-    FILE_ARCHIVE_SUFFIXES,
+    TABLE_SUFFIXES,
     ArchiveEntry,
     ArchiveListing,
-    printable,
     whole,
 )
+from nfbmr.data.compressed_tar import CompressedTarLister, read_compressed_tar_member
 from nfbmr.data.decoding import DEFAULT_LIMITS, DecodeLimits
-from nfbmr.data.listing import Tree
-from nfbmr.data.ranges import open_file
-from nfbmr.data.tar_archive import (
-    TAR_DAMAGE,
-    list_tar,
-    read_compressed_tar_member,
-    read_tar_member,
+from nfbmr.data.globs import MatchedPictures, expand, is_pattern
+from nfbmr.data.lister import Lister, SliceListing
+from nfbmr.data.manifest import ManifestLister
+from nfbmr.data.parquet_archive import ParquetLister, open_parquet, read_parquet_row
+from nfbmr.data.ranges import fetch, size_and_version
+from nfbmr.data.table_columns import (
+    MANIFEST,
+    PICTURES,
+    USUAL_COLUMNS,
+    TableColumns,
+    bytes_column,
+    check_columns,
+    no_pictures_in,
 )
-from nfbmr.data.zip_archive import list_zip, read_zip_member
+from nfbmr.data.tar_archive import read_tar_member
+from nfbmr.data.tar_lister import TarLister
+from nfbmr.data.tree_listing import TreeLister
+from nfbmr.data.zip_archive import ZipLister, read_zip_member
 from nfbmr.errors import DataError
+
+LISTING_THREADS = 16
+
+
+def listers_of(
+    source: str, keep: str | None = None, columns: TableColumns = USUAL_COLUMNS
+) -> list[Lister]:
+    """What lists a source: one archive, or all that a pattern with wildcards matches.
+
+    Args:
+        source: an address as ``lister_of`` takes it, or a pattern of such.
+        keep: see ``lister_of``.
+        columns: see ``lister_of``.
+
+    Raises:
+        DataError: it is missing, matches nothing or cannot be reached.
+    """
+    address = plain_address(source)
+    if not is_pattern(address):
+        return [lister_of(address, keep, columns)]
+    matches = expand(address)
+    with ThreadPoolExecutor(LISTING_THREADS) as pool:
+        listers = list(pool.map(lambda uri: lister_of(uri, keep, columns), matches.archives))
+    if len(matches.pictures):
+        listers.append(MatchedPictures(matches))
+    return listers
+
+
+def lister_of(uri: str, keep: str | None = None, columns: TableColumns = USUAL_COLUMNS) -> Lister:
+    """What lists an archive: what it is follows from the end of its name.
+
+    Args:
+        uri: a path, ``file://``, ``s3://`` …; ``.tar``, ``.tar.gz``, ``.tgz``, ``.zip``,
+            ``.parquet`` (pictures or a manifest), ``.csv`` (a manifest), else a folder or prefix.
+        keep: a folder for what is better kept with the listing: seek indexes of compressed tars.
+        columns: of Parquet files and manifests.
+
+    Raises:
+        DataError: it is missing or cannot be reached.
+    """
+    address = plain_address(uri)
+    lowered = address.lower()
+    if lowered.endswith(".tar"):
+        return TarLister(address, *size_and_version(address))
+    if lowered.endswith(COMPRESSED_TAR_SUFFIXES):
+        return CompressedTarLister(address, *size_and_version(address), keep)
+    if lowered.endswith(".zip"):
+        return ZipLister(address, *size_and_version(address))
+    if lowered.endswith(TABLE_SUFFIXES):
+        return _table_lister(address, columns)
+    return TreeLister(address)
+
+
+def _table_lister(address: str, columns: TableColumns) -> Lister:
+    """A Parquet file with a column of bytes has the pictures, unless it is called a manifest."""
+    size, version = size_and_version(address)
+    try:
+        if address.lower().endswith(".parquet") and columns.kind != MANIFEST:
+            with open_parquet(address, size, version) as file:
+                schema = file.schema_arrow
+            check_columns(address, schema, [columns.image])
+            image = bytes_column(schema, columns)
+            if image is not None:
+                return ParquetLister(address, size, version, image, columns)
+            if columns.kind == PICTURES:
+                raise no_pictures_in(address, schema)
+        return ManifestLister(address, size, version, columns)
+    except pa.ArrowException as error:
+        raise DataError(f"{address} cannot be read as a table of pictures: {error}.") from error
 
 
 def list_archive(uri: str) -> ArchiveListing:
@@ -42,8 +120,7 @@ def list_archive(uri: str) -> ArchiveListing:
     A damaged tar gives the pictures before the damage and says so in ``problems``.
 
     Args:
-        uri: a path, ``file://``, ``s3://`` …; what it is follows from the end of its name:
-            ``.tar``, ``.tar.gz``, ``.tgz``, ``.zip``, else a folder or prefix.
+        uri: see ``lister_of``.
 
     Returns:
         The same listing every time, as long as the archive stays the same.
@@ -51,36 +128,65 @@ def list_archive(uri: str) -> ArchiveListing:
     Raises:
         DataError: it is missing, cannot be read, or no picture can be listed.
     """
-    address = _plain_address(uri)
-    if address.lower().endswith(FILE_ARCHIVE_SUFFIXES):
-        listing = _list_file(address)
-    else:
-        listing = _list_tree(address)
-    if not listing.entries:
+    lister = lister_of(uri)
+    with ThreadPoolExecutor(LISTING_THREADS) as pool:
+        slices = list(pool.map(lambda name: list_slice(lister, name), lister.slices))
+    return join_slices(lister, slices)
+
+
+def list_slice(lister: Lister, name: str) -> SliceListing:
+    """List one slice of an archive.
+
+    Raises:
+        DataError: the storage failed.
+    """
+    try:
+        return lister.list_slice(name)
+    except DataError:
+        raise
+    except Exception as error:  # the storage failed, not the archive: no half plan
+        raise _broke_off(lister, error) from error
+
+
+def join_slices(lister: Lister, slices: list[SliceListing]) -> ArchiveListing:
+    """The listing of an archive from those of its slices.
+
+    Raises:
+        DataError: it holds no picture that can be listed, or the storage failed.
+    """
+    try:
+        listing = lister.join(slices)
+    except DataError:
+        raise
+    except Exception as error:  # as above
+        raise _broke_off(lister, error) from error
+    if len(listing.table) == 0:
         reasons = listing.problems or [f"it has {listing.skipped_members} other files"]
         raise DataError(
-            f"{address} holds no pictures that can be listed: {'; '.join(reasons)}. Expected "
-            "jpg, png, bmp, tiff or webp in a folder, prefix, .tar, .tar.gz or .zip; archives "
-            "inside a folder are given by their own names."
+            f"{listing.archive} holds no pictures that can be listed: {'; '.join(reasons)}. "
+            "Expected jpg, png, bmp, tiff or webp in a folder, prefix, .tar, .tar.gz or .zip, or "
+            "rows of a .parquet or .csv; archives inside a folder are given by their own names "
+            "or by a pattern such as '*.tar'."
         )
     listing.keep_last_of_each_name()
     return listing
 
 
-def holder(entry: ArchiveEntry) -> str:
-    """The file whose version tells whether an entry is still what was listed."""
-    in_file = entry.archive.lower().endswith(FILE_ARCHIVE_SUFFIXES)
-    return entry.archive if in_file else entry.image_uri
+def _broke_off(lister: Lister, error: Exception) -> DataError:
+    return DataError(
+        f"Reading the archive {lister.archive} broke off: {type(error).__name__}: {error}. Run the "
+        "same command again."
+    )
 
 
 def read_entry(entry: ArchiveEntry, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
     """The encoded bytes of one picture.
 
-    One range request reads a member of a tar or zip. A compressed tar has to be unpacked from its
-    beginning up to the member: many of its members are better read by one reader, in order.
+    A file of its own and a member of a tar or zip take one request, which also says whether the
+    file is still the one that was listed.
 
     Args:
-        entry: as ``list_archive`` gave it.
+        entry: as the listing gave it.
         limits: a picture of more bytes is not read.
 
     Raises:
@@ -92,18 +198,18 @@ def read_entry(entry: ArchiveEntry, limits: DecodeLimits = DEFAULT_LIMITS) -> by
             f"{limits.max_bytes}."
         )
     try:
-        return _reader(entry.archive)(entry)
+        return _reader(entry)(entry)
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{entry.image_uri} does not exist (any more).") from error
+        raise DataError(f"{entry.image_uri} does not exist (any more).", "missing") from error
     except Exception as error:  # each storage service has exceptions of its own
         raise DataError(
             f"{entry.image_uri} cannot be read: {type(error).__name__}: {error}."
         ) from error
 
 
-def _plain_address(uri: str) -> str:
+def plain_address(uri: str) -> str:
     """An absolute address: a plain path on a local disk, else the URI without a slash at its end.
 
     Raises:
@@ -111,65 +217,23 @@ def _plain_address(uri: str) -> str:
     """
     address = storage.absolute_uri(uri.rstrip("/") or "/")
     try:
-        fs, path = url_to_fs(address)
+        fs, path = storage.file_system(address)
     except (ValueError, ImportError) as error:
         raise DataError(f"{uri} cannot be opened: {error}. Check its protocol.") from error
     return str(path) if isinstance(fs, LocalFileSystem) else address
 
 
-def _list_tree(uri: str) -> ArchiveListing:
-    fs, path = url_to_fs(uri)
-    if fs.isfile(path):
-        raise DataError(
-            f"{uri} is a file: expected a folder, prefix, .tar, .tar.gz or .zip; give the folder "
-            "it lies in."
-        )
-    listing = ArchiveListing()
-    tree = Tree(uri)
-    for name, length in tree.files.items():
-        if name != printable(name):
-            listing.problems.append(f"{uri}/{printable(name)} has a name that is not UTF-8")
-        else:
-            listing.add(ArchiveEntry(uri, name, None, length, tree.versions[name]))
-    return listing
-
-
-def _list_file(uri: str) -> ArchiveListing:
-    listing = ArchiveListing()
-    with open_file(uri) as file:
-        listing.version = storage.file_version(uri)
-        try:
-            if uri.lower().endswith(".zip"):
-                list_zip(uri, file, listing)
-            elif uri.lower().endswith(COMPRESSED_TAR_SUFFIXES):
-                with gzip.GzipFile(fileobj=file) as stream:
-                    list_tar(uri, stream, None, listing)
-            else:
-                size = file.seek(0, 2)
-                file.seek(0)
-                list_tar(uri, file, size, listing)
-        except (*TAR_DAMAGE, RecursionError) as error:
-            listing.problems.append(
-                f"{uri} is damaged after its first {len(listing.entries)} pictures: {error}"
-            )
-        except Exception as error:  # the storage failed, not the archive: no half plan
-            raise DataError(
-                f"Reading the archive {uri} broke off: {type(error).__name__}: {error}. Run the "
-                "same command again."
-            ) from error
-    return listing
-
-
-def _reader(archive: str) -> Callable[[ArchiveEntry], bytes]:
-    lowered = archive.lower()
+def _reader(entry: ArchiveEntry) -> Callable[[ArchiveEntry], bytes]:
+    lowered = entry.archive.lower()
     if lowered.endswith(".zip"):
         return read_zip_member
     if lowered.endswith(COMPRESSED_TAR_SUFFIXES):
         return read_compressed_tar_member
+    if lowered.endswith(".parquet") and entry.offset is not None:
+        return read_parquet_row
     return read_tar_member if lowered.endswith(".tar") else _read_file
 
 
 def _read_file(entry: ArchiveEntry) -> bytes:
-    fs, root = storage.file_system(entry.archive)
-    data: bytes = fs.cat_file(storage.join(root, entry.member))
+    data = fetch(entry.image_uri, version=entry.version)
     return data if entry.length is None else whole(entry, data)

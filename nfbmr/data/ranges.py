@@ -1,11 +1,30 @@
-"""Files and byte ranges of files on any fsspec file system."""
+"""Files and byte ranges of files on any fsspec file system, of the version that was listed."""
 
 from __future__ import annotations
 
-from typing import BinaryIO, cast
+import errno
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from fsspec.asyn import sync
+from fsspec.implementations.local import LocalFileSystem
+from s3fs.core import S3FileSystem
 
 from nfbmr import storage
 from nfbmr.errors import DataError
+from nfbmr.store_faults import retried
+
+
+def locate(uri: str) -> tuple[Any, str]:
+    """File system and path of a file; ``::`` in a name is not taken for a chain of systems."""
+    folder, separator, _ = uri.partition("::")
+    if separator:
+        folder = folder.rpartition("/")[0]
+        fs, path = storage.file_system(folder)
+        return fs, f"{path}{uri.removeprefix(folder)}"
+    fs, path = storage.file_system(uri)
+    return fs, str(path)
 
 
 def open_file(uri: str) -> BinaryIO:
@@ -26,10 +45,98 @@ def open_file(uri: str) -> BinaryIO:
         ) from error
 
 
-def fetch_range(uri: str, start: int, end: int) -> bytes:
-    """Bytes of a file by one range request; fewer where the file ends before."""
-    if start >= end:
+def size_and_version(uri: str) -> tuple[int, str]:
+    """Size in bytes and version of a file as it is now, by one request.
+
+    Raises:
+        DataError: it is missing, no file, or out of reach.
+    """
+    try:
+        fs, path = storage.file_system(uri)
+        fs.invalidate_cache(path.rpartition("/")[0])
+        info = retried(lambda: fs.info(path))
+    except FileNotFoundError as error:
+        raise DataError(f"The archive {uri} does not exist: check the path.") from error
+    except Exception as error:  # each storage service has exceptions of its own
+        raise DataError(
+            f"The archive {uri} cannot be opened: {type(error).__name__}: {error}. Check the "
+            "address, and for object stores the credentials in the environment."
+        ) from error
+    if info["type"] != "file":
+        raise DataError(f"The archive {uri} is a folder: expected a file by its name.")
+    return int(info["size"]), storage.version_of(info)
+
+
+def fetch(
+    uri: str, start: int | None = None, end: int | None = None, version: str | None = None
+) -> bytes:
+    """A whole file or a range of its bytes: one request, which is not made again if it fails.
+
+    Whether the file is still the one that was listed costs no request on S3, where the condition
+    travels with the request, and none on a disk, where the open file is asked.
+
+    Args:
+        uri: of the file.
+        start: of the range; with ``end``, or neither.
+        end: of the range; fewer bytes come where the file ends before.
+        version: that the file must have, see ``storage.version_of``.
+
+    Raises:
+        DataError: the file has another version.
+        FileNotFoundError: it is gone.
+    """
+    if start is not None and end is not None and start >= end:
         return b""
-    fs, path = storage.file_system(uri)
+    fs, path = locate(uri)
+    if isinstance(fs, S3FileSystem):
+        return _fetch_s3(fs, path, start, end, version)
+    if isinstance(fs, LocalFileSystem):
+        return _fetch_local(path, start, end, version)
+    if version is not None:
+        fs.invalidate_cache(path.rpartition("/")[0])
+        if storage.version_of(fs.info(path)) != version:
+            raise changed(uri)
     data: bytes = fs.cat_file(path, start=start, end=end)
+    return data
+
+
+def fetch_patiently(uri: str, start: int, end: int, version: str | None) -> bytes:
+    """A range of a file's bytes, see ``fetch``; a busy store is asked again."""
+    return retried(lambda: fetch(uri, start, end, version))
+
+
+def changed(uri: str) -> DataError:
+    """The error of a file that is not the one that was listed."""
+    return DataError(f"{uri} changed since it was listed: score it in a run of its own.", "changed")
+
+
+def _fetch_local(path: str, start: int | None, end: int | None, version: str | None) -> bytes:
+    with Path(path).open("rb") as file:
+        if version is not None:
+            status = os.fstat(file.fileno())
+            info = {"mtime": status.st_mtime, "size": status.st_size}
+            if storage.version_of(info) != version:
+                raise changed(path)
+        if start is None:
+            return file.read()
+        file.seek(start)
+        return file.read(-1 if end is None else end - start)
+
+
+def _fetch_s3(
+    fs: S3FileSystem, path: str, start: int | None, end: int | None, version: str | None
+) -> bytes:
+    bucket, key, _ = fs.split_path(path)
+    condition: dict[str, Any] = {}
+    if version is not None:
+        condition["IfMatch"] = f'"{version}"'
+    if start is not None:
+        condition["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+    try:
+        response = fs.call_s3("get_object", Bucket=bucket, Key=key, **condition)
+        data: bytes = sync(fs.loop, response["Body"].read)
+    except OSError as error:
+        if error.errno == errno.EINVAL and "pre-conditions" in str(error):
+            raise changed(f"s3://{path}") from error
+        raise
     return data

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from nfbmr.data.content import content_hash
 from nfbmr.score.picture_reader import PictureReader
-from nfbmr.score.plan import PlannedPicture, PlannedUnit
+from nfbmr.score.plan import PlannedPicture
 from nfbmr.score.plan_files import unit_pictures
+from nfbmr.score.planned_units import PlannedUnit
 from nfbmr.score.schema import LISTING, NO_CATEGORY, NO_MODEL
 from nfbmr.score.stage_clock import StageClock
 from nfbmr.score.store_watch import settle
@@ -77,8 +78,10 @@ class Fetcher:
         """A picture, its bytes (none where it has an error), and the CPU seconds it took."""
         started = time.thread_time()
         picture = UnitPicture(planned.image_uri, planned.archive, planned.member)
+        if planned.captured_at is not None:
+            picture.captured_at = planned.captured_at.isoformat()
         if planned.problem is not None:
-            picture.fail(planned.problem, LISTING if planned.category else NO_CATEGORY)
+            picture.fail(planned.problem, NO_CATEGORY if planned.member else LISTING)
         elif planned.category in self.model_errors:
             picture.fail(self.model_errors[planned.category], NO_MODEL)
         if picture.error is not None:

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.score.parts import CATEGORY, Part
-from nfbmr.score.plan import Plan, PlannedUnit
+from nfbmr.score.plan import Plan
 from nfbmr.score.plan_files import unit_uris
+from nfbmr.score.planned_units import PlannedUnit
 from nfbmr.score.spark_schema import SPARK_KEY, spark_schema
 from nfbmr.score.units import read_unit
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from nfbmr.score.plan import Plan, PlannedUnit
+from nfbmr.score.plan import Plan
+from nfbmr.score.planned_units import PlannedUnit
 from nfbmr.settings import OutputSettings
 
 CATEGORY = "category"

@@ -39,7 +39,8 @@ from nfbmr.registry import Registry
 from nfbmr.resources import FETCH_CPUS, actor_pool, decode_threads, ray_data_session
 from nfbmr.score.decode import Decoder
 from nfbmr.score.fetch import Fetcher
-from nfbmr.score.plan import Plan, PlannedUnit
+from nfbmr.score.plan import Plan
+from nfbmr.score.planned_units import PlannedUnit
 from nfbmr.score.scorer import Scorer
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.store_watch import StoreWatch

@@ -5,33 +5,35 @@ Made before any work starts; ``plan_files`` keeps it for every later run of the 
 
 from __future__ import annotations
 
-import hashlib
+import datetime
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
 from nfbmr.errors import RegistryError
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import Registry, load_detector
-
-_UNITS_PER_GROUP = 32
+from nfbmr.score.planned_units import Units, cut_units
 
 PICTURES = pa.schema(
     [
-        ("image_uri", pa.string()),
-        ("archive", pa.string()),
-        ("member", pa.string()),
+        ("image_uri", pa.large_string()),
+        ("archive", pa.large_string()),
+        ("member", pa.large_string()),
         ("offset", pa.int64()),
         ("length", pa.int64()),
-        ("version", pa.string()),
-        ("category", pa.string()),
-        ("problem", pa.string()),
+        ("version", pa.large_string()),
+        ("lookup", pa.large_string()),
+        ("category", pa.large_string()),
+        ("captured_at", pa.timestamp("ms", tz="UTC")),
+        ("problem", pa.large_string()),
     ]
 )
+"""See ``PlannedPicture``. Text is 64-bit, so that columns of any length can be sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class PlannedPicture:
         version: of the file that holds its bytes, when it was listed.
         category: which detector scores it; empty if none is known.
         problem: why it cannot be scored, known since listing.
+        lookup: see ``ArchiveEntry``.
+        captured_at: when it was taken, where a manifest or a Parquet column says it.
     """
 
     image_uri: str
@@ -57,25 +61,8 @@ class PlannedPicture:
     version: str | None
     category: str
     problem: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedUnit:
-    """The smallest piece of work that is committed.
-
-    Attributes:
-        name: made of what it holds.
-        category: of all its pictures.
-        row_group: of the plan's pictures.
-        start: of its first picture in the row group.
-        count: of its pictures.
-    """
-
-    name: str
-    category: str
-    row_group: int
-    start: int
-    count: int
+    lookup: str | None = None
+    captured_at: datetime.datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -121,19 +108,16 @@ class Plan:
     request: dict[str, Any]
     models: dict[str, PlannedModel]
     model_errors: dict[str, str]
-    units: list[PlannedUnit]
+    units: Units
 
     @property
     def pictures(self) -> int:
         """How many there are."""
-        return sum(unit.count for unit in self.units)
+        return self.units.pictures
 
     def counts(self) -> dict[str, int]:
         """Pictures per category."""
-        counts: dict[str, int] = {}
-        for unit in self.units:
-            counts[unit.category] = counts.get(unit.category, 0) + unit.count
-        return counts
+        return self.units.pictures_by_category()
 
 
 def pictures_table(pictures: Iterable[PlannedPicture]) -> pa.Table:
@@ -176,45 +160,21 @@ def make_plan(
         # Says what there is, and the nearest name.
         registry.resolve(next(iter(errors), ""), alias)
         raise RegistryError("No picture's category has a model.")
-    ordered = pictures.sort_by(
-        [(name, "ascending") for name in ("category", "archive", "offset", "image_uri")]
-    ).combine_chunks()
+    ordered = by_category(pictures)
     plan = Plan(uuid.uuid4().hex, dict(request), models, errors, cut_units(ordered, unit_size))
     return plan, ordered
+
+
+def by_category(pictures: pa.Table) -> pa.Table:
+    """Sorted by category; within one as they were listed, which is their order in the archives."""
+    encoded = pictures.column("category").combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    order = np.argsort(rank[encoded.indices.to_numpy()], kind="stable")
+    return pictures.take(pa.array(order))
 
 
 def _planned_model(version: ModelVersion, registry_uri: str) -> PlannedModel:
     detector = load_detector(version, registry_uri)
     return PlannedModel(version, detector.backbone, detector.weights, detector.heads.shape)
-
-
-def cut_units(ordered: pa.Table, unit_size: int) -> list[PlannedUnit]:
-    """Units of at most so many pictures, each of one category.
-
-    Args:
-        ordered: rows of ``PICTURES``, sorted by category.
-        unit_size: pictures per unit at most.
-    """
-    encoded = pa.compute.run_end_encode(ordered.column("category").combine_chunks())
-    units: list[PlannedUnit] = []
-    first = 0
-    group_start = 0
-    for category, end in zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True):
-        for start in range(first, end, unit_size):
-            if len(units) % _UNITS_PER_GROUP == 0:
-                group_start = start
-            part = ordered.slice(start, min(unit_size, end - start))
-            group = len(units) // _UNITS_PER_GROUP
-            name = _unit_name(category, part)
-            units.append(PlannedUnit(name, category, group, start - group_start, len(part)))
-        first = end
-    return units
-
-
-def _unit_name(category: str, part: pa.Table) -> str:
-    names = ("image_uri", "length", "version")
-    columns = [part.column(name).to_pylist() for name in names]
-    text = "\n".join(
-        f"{uri} {length} {version}" for uri, length, version in zip(*columns, strict=True)
-    )
-    return hashlib.blake2b(f"{category}\n{text}".encode(), digest_size=12).hexdigest()

@@ -27,8 +27,9 @@ from nfbmr.score.dataset import data_uri, files_dataset, finished_marker, read_m
 from nfbmr.score.drift import drift_by_category
 from nfbmr.score.finish import plan_schema, record_finished
 from nfbmr.score.pipeline import score_units
-from nfbmr.score.plan import Plan, cut_units
+from nfbmr.score.plan import Plan
 from nfbmr.score.plan_files import load_plan, planned_table, save_plan
+from nfbmr.score.planned_units import cut_units
 from nfbmr.score.run import ScoringRequest
 from nfbmr.score.schema import ERROR
 from nfbmr.score.statistics import WorkDone
@@ -105,11 +106,8 @@ def _plan_again(plan: Plan, output: str, names: list[str], retried: str) -> Plan
     failed = files_dataset(output, names).to_table(columns=["image_uri"], filter=errors)
     if len(failed) == 0:
         return None
-    pictures = planned_table(output)
-    chosen = pictures.filter(
-        pc.is_in(pictures.column("image_uri"), value_set=failed.column("image_uri"))
-    )
-    units = cut_units(chosen.combine_chunks(), max(unit.count for unit in plan.units))
+    chosen = planned_table(output, failed.column("image_uri").to_pylist())
+    units = cut_units(chosen, max(unit.count for unit in plan.units))
     again = replace(plan, units=units)
     save_plan(again, chosen, retried)
     return again

@@ -60,6 +60,7 @@ class RowMaker:
         for picture in pictures:
             row: dict[str, Any] = {name: getattr(picture, name) for name in _COPIED}
             row["status"] = OK if picture.error is None else ERROR
+            row["captured_at"] = _time(picture.captured_at)
             row["anomaly_map"] = no_map
             if picture.error is None:
                 row |= {name: values[scored] for name, values in columns.items()}
@@ -73,3 +74,7 @@ class RowMaker:
             }
             rows.append(row)
         return pa.Table.from_pylist(rows, schema=self.schema)
+
+
+def _time(text: str | None) -> datetime.datetime | None:
+    return None if text is None else datetime.datetime.fromisoformat(text)

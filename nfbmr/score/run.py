@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from nfbmr import storage
+from nfbmr.data.table_columns import USUAL_COLUMNS, TableColumns
 from nfbmr.errors import DataError, OutputError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
@@ -18,9 +19,10 @@ from nfbmr.score.backbones import check_backbones
 from nfbmr.score.category_rule import CategoryRule
 from nfbmr.score.dataset import finished_marker, read_marker
 from nfbmr.score.finish import finish, plan_schema
+from nfbmr.score.listing_store import ListingStore
 from nfbmr.score.pipeline import score_units
 from nfbmr.score.plan import Plan, make_plan
-from nfbmr.score.plan_files import load_plan, save_plan
+from nfbmr.score.plan_files import INDEX_FOLDER, LISTING_FOLDER, PLAN_FOLDER, load_plan, save_plan
 from nfbmr.score.publish import remove_leftovers
 from nfbmr.score.sources import list_sources
 from nfbmr.score.statistics import WorkDone
@@ -41,6 +43,7 @@ class ScoringRequest:
         category_pattern: see ``CategoryRule``.
         category: one for all pictures.
         weights: where the backbone's weights are, if not where they were at training.
+        columns: of Parquet files and manifests among the sources.
     """
 
     sources: tuple[str, ...]
@@ -49,6 +52,7 @@ class ScoringRequest:
     category_pattern: str = "{category}/"
     category: str | None = None
     weights: str | None = None
+    columns: TableColumns = USUAL_COLUMNS
 
     def identity(self) -> dict[str, Any]:
         """What makes two requests the same run."""
@@ -135,7 +139,16 @@ def prepare(
             "--output, or empty it."
         )
     rule = CategoryRule(request.category_pattern, request.category)
-    listed = pictures() if pictures else list_sources(request.sources, rule)
+    folder = storage.join(output, PLAN_FOLDER)
+    store = ListingStore(storage.join(folder, LISTING_FOLDER))
+    indexes = storage.join(folder, INDEX_FOLDER)
+    listed = (
+        pictures()
+        if pictures
+        else list_sources(request.sources, rule, request.columns, indexes, store, progress)
+    )
+    if store.found:
+        progress.say(f"{store.found} slices of the sources had been listed before")
     if len(listed) == 0:
         raise DataError(f"There are no pictures in {', '.join(request.sources)}.")
     progress.say(f"Listed {len(listed)} pictures")
@@ -144,6 +157,7 @@ def prepare(
     save_plan(plan, ordered, output)
     plan = load_plan(output) or plan
     _check_same(plan, request, output)
+    store.clear()
     counts = ", ".join(f"{name or '(none)'} {n}" for name, n in sorted(plan.counts().items()))
     progress.say(f"Planned {plan.pictures} pictures in {len(plan.units)} units: {counts}")
     for category, error in plan.model_errors.items():

@@ -39,6 +39,7 @@ _COLUMNS: list[tuple[str, pa.DataType, str]] = [
     ("image_height", pa.int32(), "of the picture as it was decoded, pixels"),
     ("image_width", pa.int32(), "of the picture as it was decoded, pixels"),
     ("content_hash", pa.string(), "BLAKE2b-128 of the encoded picture"),
+    ("captured_at", pa.timestamp("ms", tz="UTC"), "when it was taken, where a source says so"),
     ("model_name", pa.string(), "registered model"),
     ("model_version", pa.string(), "its concrete version"),
     ("run_id", pa.string(), "of the scoring run"),

@@ -41,6 +41,7 @@ class UnitPicture:
         image_width: of the decoded picture, pixels.
         error: why there is no score.
         error_kind: the same as one short stable word.
+        captured_at: when it was taken, in ISO 8601.
         refused: see ``ReadPicture``.
     """
 
@@ -53,6 +54,7 @@ class UnitPicture:
     image_width: int | None = None
     error: str | None = None
     error_kind: str | None = None
+    captured_at: str | None = None
     refused: str | None = None
 
     def fail(self, error: str, kind: str) -> None:

@@ -21,7 +21,8 @@ from nfbmr.benchmark.scale import (
 )
 from nfbmr.benchmark.scale_report import costs_of, forecasts, read_jobs, scale_text
 from nfbmr.errors import ConfigError
-from nfbmr.score.plan import PICTURES, cut_units
+from nfbmr.score.plan import PICTURES
+from nfbmr.score.planned_units import cut_units
 
 COSTS = Costs(
     gpu_per_s=300,

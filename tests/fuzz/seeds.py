@@ -19,8 +19,9 @@ from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.mapper import MapperSettings
 from nfbmr.model_version import ModelVersion
-from nfbmr.score.plan import Plan, PlannedModel, PlannedPicture, cut_units, pictures_table
+from nfbmr.score.plan import Plan, PlannedModel, PlannedPicture, pictures_table
 from nfbmr.score.plan_files import PLAN_FOLDER, save_plan
+from nfbmr.score.planned_units import cut_units
 from nfbmr.score.schema import missing_map, score_schema
 from nfbmr.train.feature_cache import FeatureCache
 

@@ -29,7 +29,7 @@ NAMES = (
     "detector-tensors",
     "features",
     "unit",
-    "plan-pictures.parquet",
+    "plan-pictures-00000.parquet",
     "plan-plan.json",
     "plan-units.parquet",
     "configuration",

@@ -9,8 +9,9 @@ import pyarrow as pa
 from nfbmr.model_version import ModelVersion
 from nfbmr.progress import Progress
 from nfbmr.score.finish import finish
-from nfbmr.score.plan import Plan, PlannedModel, PlannedPicture, cut_units, pictures_table
+from nfbmr.score.plan import Plan, PlannedModel, PlannedPicture, pictures_table
 from nfbmr.score.plan_files import save_plan, unit_uris
+from nfbmr.score.planned_units import cut_units
 from nfbmr.score.schema import missing_map, score_schema
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.summary import ScoringSummary

@@ -1,0 +1,173 @@
+"""Parquet files that hold encoded pictures in a column: listed without them, read by row group."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import threading
+from collections import OrderedDict
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nfbmr.data.archive_entry import ENTRIES, ArchiveEntry, ArchiveListing, joined
+from nfbmr.data.lister import WholeLister
+from nfbmr.data.range_file import RangeFile
+from nfbmr.data.ranges import changed, size_and_version
+from nfbmr.data.table_columns import (
+    TableColumns,
+    as_text,
+    as_times,
+    category_column,
+    check_columns,
+    name_column,
+    time_column,
+)
+from nfbmr.errors import DataError
+from nfbmr.plain_columns import plain
+
+_GROUPS_KEPT = 2
+
+
+def open_parquet(uri: str, size: int, version: str | None) -> pq.ParquetFile:
+    """Open a Parquet file by its footer; what is read later is fetched by range.
+
+    Raises:
+        DataError: it is no Parquet file.
+    """
+    try:
+        return plain(pq.ParquetFile(RangeFile(uri, size, version), pre_buffer=False))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{uri} is no readable Parquet file ({error}).") from error
+
+
+class ParquetLister(WholeLister):
+    """Lists the pictures of a Parquet file: its small columns alone are read.
+
+    Args:
+        archive: its address.
+        size: in bytes.
+        version: of its file.
+        image: the column path of the encoded pictures.
+        columns: what is known of the others.
+    """
+
+    def __init__(
+        self, archive: str, size: int, version: str, image: str, columns: TableColumns
+    ) -> None:
+        super().__init__(archive, version)
+        self.slices = [f"whole by {image} {columns.text()}"]
+        self._size = size
+        self._image = image
+        self._columns = columns
+
+    def list_whole(self) -> ArchiveListing:
+        """One entry for each row."""
+        with open_parquet(self.archive, self._size, self.version) as file:
+            schema, count = file.schema_arrow, file.metadata.num_rows
+            name = name_column(schema, self._columns, self._image)
+            category = category_column(schema, self._columns)
+            time = time_column(schema, self._columns)
+            check_columns(self.archive, schema, [name, category, time])
+            wanted = [column for column in (name, category, time) if column is not None]
+            found = {column: _column(file, column) for column in wanted}
+        row = pa.chunked_array([pa.array(range(count), pa.int64())])
+        unknown = {f.name: pa.chunked_array([pa.nulls(count, f.type)]) for f in ENTRIES}
+        columns = unknown | {"member": _members(found[name] if name else None, row), "offset": row}
+        if category is not None:
+            columns["category"] = as_text(found[category])
+        if time is not None:
+            columns["captured_at"] = as_times(self.archive, time, found[time])
+        table = pa.table(columns).cast(ENTRIES)
+        return ArchiveListing(self.archive, table, version=self.version, lookup=self._image)
+
+
+def _column(file: pq.ParquetFile, path: str) -> pa.ChunkedArray:
+    column = file.read(columns=[path]).column(0)
+    for field in path.split(".")[1:]:
+        column = pc.struct_field(column, field)
+    return column
+
+
+def _members(names: pa.ChunkedArray | None, row: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Names of the rows: unique, because two rows of one name are two pictures."""
+    number = row.cast(pa.large_string())
+    if names is None:
+        return number
+    named = pc.coalesce(as_text(names), number)
+    if pc.count_distinct(named).as_py() == len(named):
+        return named
+    return joined(named, number, separator="#")
+
+
+class _OpenParquet:
+    """A Parquet file whose last row groups are kept: a unit's pictures lie side by side.
+
+    Args:
+        archive: its address.
+        version: that it must have.
+        column: the column path of the encoded pictures.
+    """
+
+    def __init__(self, archive: str, version: str | None, column: str) -> None:
+        size, found = size_and_version(archive)
+        if version is not None and found != version:
+            raise changed(archive)
+        self._file = open_parquet(archive, size, version)
+        self._column = column
+        self._lock = threading.Lock()
+        self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        metadata = self._file.metadata
+        counts = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+        self._starts = [0, *itertools.accumulate(counts)]
+
+    def read(self, row: int) -> bytes | None:
+        """The bytes of one picture; None where there are none.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if row >= self._starts[-1]:
+            raise IndexError(f"row {row} of {self._starts[-1]}")
+        number = bisect.bisect_right(self._starts, row) - 1
+        data: bytes | None = self._group(number)[row - self._starts[number]].as_py()
+        return data
+
+    def _group(self, number: int) -> pa.ChunkedArray:
+        with self._lock:
+            if number not in self._groups:
+                table = self._file.read_row_group(number, columns=[self._column])
+                column = table.column(0)
+                for field in self._column.split(".")[1:]:
+                    column = pc.struct_field(column, field)
+                self._groups[number] = column
+                if len(self._groups) > _GROUPS_KEPT:
+                    self._groups.popitem(last=False)
+            self._groups.move_to_end(number)
+            return self._groups[number]
+
+
+_opening = threading.Lock()
+
+
+@lru_cache(maxsize=2)
+def _opened(archive: str, version: str | None, column: str) -> _OpenParquet:
+    return _OpenParquet(archive, version, column)
+
+
+def read_parquet_row(entry: ArchiveEntry) -> bytes:
+    """One picture, out of its row group: one request for all pictures of the group.
+
+    Raises:
+        DataError: the row is empty, or the file is not the one that was listed.
+    """
+    if entry.offset is None or entry.lookup is None:
+        raise DataError(f"{entry.image_uri} has no row and column: list the archive again.")
+    with _opening:
+        file = _opened(entry.archive, entry.version, entry.lookup)
+    data = file.read(entry.offset)
+    if data is None:
+        raise DataError(f"{entry.image_uri} has no bytes in column {entry.lookup!r}.")
+    return data

@@ -1,0 +1,171 @@
+"""Which columns of a Parquet file or manifest say what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nfbmr.errors import ConfigError, DataError
+
+AUTOMATIC, PICTURES, MANIFEST = "auto", "pictures", "manifest"
+TABLE_KINDS = (AUTOMATIC, PICTURES, MANIFEST)
+
+URI_NAMES = ("image_uri", "uri", "url", "path", "image_path", "file", "file_name", "filename")
+NAME_NAMES = ("name", "path", "file_name", "filename", "member", "image_uri", "uri")
+_CATEGORY_NAMES = ("category",)
+_TIME_NAMES = ("captured_at", "timestamp", "time")
+_BYTES_FIELD, _PATH_FIELD = "bytes", "path"
+_LAST_SECOND = 10**11
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """What a user says about the columns of Parquet files and manifests.
+
+    Attributes:
+        kind: ``pictures`` (Parquet with the encoded bytes), ``manifest`` (of URIs), or ``auto``:
+            a Parquet file with a column of bytes has the pictures themselves.
+        image: the column of encoded bytes, or of URIs.
+        name: the column of names of pictures in a Parquet file.
+        category: the column of categories.
+        captured_at: the column of times.
+
+    A column that is not named is looked for by its usual names.
+    """
+
+    kind: str = AUTOMATIC
+    image: str | None = None
+    name: str | None = None
+    category: str | None = None
+    captured_at: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in TABLE_KINDS:
+            raise ConfigError(f"--table {self.kind!r}: expected one of {', '.join(TABLE_KINDS)}.")
+
+    def text(self) -> str:
+        """All of it as one line, for names."""
+        return f"{self.kind} {self.image} {self.name} {self.category} {self.captured_at}"
+
+
+USUAL_COLUMNS = TableColumns()
+"""Nothing is said: columns are found by their usual names."""
+
+
+def bytes_column(schema: pa.Schema, columns: TableColumns) -> str | None:
+    """The column path of encoded pictures, or None: bytes, or a struct with bytes and path."""
+    names = [columns.image] if columns.image else schema.names
+    for name in names:
+        field = schema.field(name) if name in schema.names else None
+        if field is None:
+            continue
+        if _is_bytes(field.type):
+            return str(name)
+        if pa.types.is_struct(field.type) and field.type.get_field_index(_BYTES_FIELD) >= 0:
+            return f"{name}.{_BYTES_FIELD}"
+    return None
+
+
+def name_column(schema: pa.Schema, columns: TableColumns, image: str) -> str | None:
+    """The column path of the names of pictures, or None."""
+    if columns.name:
+        return columns.name
+    if image.endswith(f".{_BYTES_FIELD}"):
+        struct = image.removesuffix(f".{_BYTES_FIELD}")
+        if schema.field(struct).type.get_field_index(_PATH_FIELD) >= 0:
+            return f"{struct}.{_PATH_FIELD}"
+    return _first_text(schema, NAME_NAMES)
+
+
+def uri_column(schema: pa.Schema, columns: TableColumns) -> str | None:
+    """The column of URIs of a manifest, or None."""
+    return columns.image or _first_text(schema, URI_NAMES)
+
+
+def category_column(schema: pa.Schema, columns: TableColumns) -> str | None:
+    """The column of categories, or None."""
+    return columns.category or next((n for n in _CATEGORY_NAMES if n in schema.names), None)
+
+
+def time_column(schema: pa.Schema, columns: TableColumns) -> str | None:
+    """The column of times, or None."""
+    return columns.captured_at or next((n for n in _TIME_NAMES if n in schema.names), None)
+
+
+def check_columns(archive: str, schema: pa.Schema, named: Sequence[str | None]) -> None:
+    """Refuse columns that are named but not there.
+
+    Raises:
+        DataError: naming those that are there.
+    """
+    for name in named:
+        if name is not None and name.partition(".")[0] not in schema.names:
+            raise DataError(f"{archive} has no column {name!r}: it has {', '.join(schema.names)}.")
+
+
+def no_pictures_in(archive: str, schema: pa.Schema) -> DataError:
+    """The error of a table that is neither pictures nor a manifest."""
+    return DataError(
+        f"{archive} has neither a column of encoded pictures nor one of URIs: it has "
+        f"{', '.join(schema.names)}. Name the one that is meant with --image-column."
+    )
+
+
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Names and categories of whatever type, as text; empty ones as nulls."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    text = column.cast(pa.large_string())
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text)
+
+
+def as_times(archive: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times in milliseconds UTC: times without a zone are taken as UTC, numbers as Unix time.
+
+    Raises:
+        DataError: they cannot be read as times.
+    """
+    zoned, plain = pa.timestamp("ms", tz="UTC"), pa.timestamp("ms")
+    try:
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            largest = pc.max(column).as_py() or 0
+            factor = 1000 if largest < _LAST_SECOND else 1
+            return pc.multiply(column, factor).cast(pa.int64(), safe=False).cast(zoned)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            return _times_of_text(column)
+        if pa.types.is_timestamp(column.type) and column.type.tz is not None:
+            return column.cast(zoned, safe=False)
+        return column.cast(plain, safe=False).cast(zoned)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{archive}: column {name!r} does not hold times ({error}). Expected for example "
+            "2026-11-24T08:15:00Z; name another column with --time-column."
+        ) from error
+
+
+def _times_of_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    zoned, plain = pa.timestamp("ms", tz="UTC"), pa.timestamp("ms")
+    text = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
+    has_zone = pc.match_substring_regex(text, r"\d[Tt ].*(Z|[+-]\d\d(:?\d\d)?)$")
+    if pc.any(has_zone).as_py():
+        return text.cast(pa.timestamp("us", tz="UTC")).cast(zoned, safe=False)
+    return text.cast(pa.timestamp("us")).cast(plain, safe=False).cast(zoned)
+
+
+def _first_text(schema: pa.Schema, names: Sequence[str]) -> str | None:
+    for name in names:
+        if name in schema.names and _is_text(schema.field(name).type):
+            return name
+    return None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

@@ -1,0 +1,188 @@
+"""Listing the pictures of a folder or prefix: its sub-folders at the same time, page by page.
+
+Pages become columns at once, so that memory holds names and versions and no objects. In an object
+store a sub-prefix is listed flat, a thousand files per request, however it is nested.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+from s3fs.core import S3FileSystem
+
+from nfbmr import storage
+from nfbmr.data.archive_entry import ENTRIES, ArchiveListing, EntryRows, printable
+from nfbmr.data.lister import Lister, SliceListing
+from nfbmr.data.listing import is_picture
+from nfbmr.errors import STORE_ERRORS, DataError
+from nfbmr.store_faults import retried
+
+_ENOUGH_SLICES = 32
+_MAX_DEPTH = 4
+_MAX_FILES_SEEN = 2000
+_FLAT, _DEEP = "files of /", "all of /"
+
+
+class TreeLister(Lister):
+    """Lists a folder or prefix.
+
+    Args:
+        archive: absolute, without a slash at its end.
+
+    Raises:
+        DataError: it is missing, is a file, or cannot be listed.
+    """
+
+    def __init__(self, archive: str) -> None:
+        super().__init__(archive, None)
+        try:
+            self._fs, self._path = storage.file_system(archive)
+            self._fs.invalidate_cache()
+            retried(self._check)
+            self.slices = self._cut()
+        except STORE_ERRORS as error:
+            raise _cannot(archive, error) from error
+
+    def _check(self) -> None:
+        if self._fs.isdir(self._path):
+            return
+        if self._fs.isfile(self._path):
+            raise DataError(
+                f"{self.archive} is a file: expected a folder, prefix, .tar, .tar.gz, .zip, "
+                ".parquet or .csv; give the folder it lies in."
+            )
+        raise DataError(f"{self.archive} does not exist: check the path.")
+
+    def _cut(self) -> list[str]:
+        """Folders to list with all that is in them, and those above them without."""
+        above: list[str] = []
+        front = [""]
+        for _ in range(_MAX_DEPTH):
+            if len(front) >= _ENOUGH_SLICES:
+                break
+            below = {folder: self._sub_folders(folder) for folder in front}
+            opened = [folder for folder in front if below[folder]]
+            if not opened:
+                break
+            above += opened
+            front = [child for folder in front for child in (below[folder] or [folder])]
+        return sorted(
+            [*(_FLAT + folder for folder in above), *(_DEEP + folder for folder in front)]
+        )
+
+    def _sub_folders(self, folder: str) -> list[str]:
+        """Names of a folder's folders, relative to the root; none where it is mostly files."""
+        path = storage.join(self._path, folder) if folder else self._path
+        found: list[str] = []
+        files = 0
+        for info in children(self._fs, path):
+            if info["type"] == "directory":
+                found.append(
+                    storage.join(folder, _last(info["name"])) if folder else _last(info["name"])
+                )
+            else:
+                files += 1
+                if files > _MAX_FILES_SEEN and not found:
+                    return []
+        return found
+
+    def list_slice(self, name: str) -> SliceListing:
+        """List the files of a folder, or all files below it."""
+        is_flat = name.startswith(_FLAT)
+        folder = name.removeprefix(_FLAT if is_flat else _DEEP)
+        path = storage.join(self._path, folder) if folder else self._path
+        rows = EntryRows(ENTRIES)
+        problems: list[str] = []
+        skipped = 0
+        prefix = self._path.rstrip("/") + "/"
+        try:
+            files = children(self._fs, path) if is_flat else files_below(self._fs, path)
+            for info in files:
+                if info["type"] != "file":
+                    continue
+                member = info["name"].removeprefix(prefix)
+                if member != printable(member):
+                    name = printable(member)
+                    problems.append(f"{self.archive}/{name} has a name that is not UTF-8")
+                elif is_picture(member):
+                    size = int(info.get("size") or 0)
+                    rows.add((member, None, size, storage.version_of(info), None, None))
+                else:
+                    skipped += 1
+        except STORE_ERRORS as error:
+            raise _cannot(self.archive, error) from error
+        return SliceListing(rows.table(), {"problems": problems, "skipped": skipped})
+
+    def join(self, listings: Sequence[SliceListing]) -> ArchiveListing:
+        """All pictures by name."""
+        table = pa.concat_tables([listing.table for listing in listings])
+        return ArchiveListing(
+            self.archive,
+            table.sort_by("member"),
+            problems=sorted(text for listing in listings for text in listing.notes["problems"]),
+            skipped_members=sum(listing.notes["skipped"] for listing in listings),
+        )
+
+
+def _cannot(archive: str, error: Exception) -> DataError:
+    return DataError(
+        f"{archive} cannot be listed: {error}. Check the address, and for object stores the "
+        "credentials in the environment."
+    )
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def children(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
+    """What lies directly in a folder, as fsspec describes it."""
+    if isinstance(fs, S3FileSystem):
+        yield from _s3_pages(fs, path, "/")
+    elif isinstance(fs, LocalFileSystem):
+        with os.scandir(path) as entries:
+            for entry in entries:
+                yield fs.info(entry)
+    else:
+        yield from fs.ls(path, detail=True)
+
+
+def files_below(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
+    """All files below a folder, as fsspec describes them."""
+    if isinstance(fs, S3FileSystem):
+        yield from _s3_pages(fs, path, "")
+        return
+    folders = [path]
+    while folders:
+        for info in children(fs, folders.pop()):
+            if info["type"] == "directory":
+                folders.append(info["name"])
+            else:
+                yield info
+
+
+def _s3_pages(fs: S3FileSystem, path: str, delimiter: str) -> Iterator[dict[str, Any]]:
+    """A prefix page by page; s3fs itself would hold all of it, and keep it."""
+    bucket, key, _ = fs.split_path(path)
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    ask = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
+    while True:
+        page = retried(partial(fs.call_s3, "list_objects_v2", **ask))
+        for folder in page.get("CommonPrefixes", []):
+            yield {"name": f"{bucket}/{folder['Prefix'].rstrip('/')}", "type": "directory"}
+        for item in page.get("Contents", []):
+            if not item["Key"].endswith("/"):
+                yield {
+                    "name": f"{bucket}/{item['Key']}",
+                    "type": "file",
+                    "size": item["Size"],
+                    "ETag": item["ETag"],
+                }
+        if not page.get("IsTruncated"):
+            return
+        ask["ContinuationToken"] = page["NextContinuationToken"]

@@ -1,0 +1,75 @@
+"""What was listed so far, kept until the plan is made: a listing that was cut off goes on.
+
+Every slice of a source becomes a Parquet file of its own, named by what was listed: the archive,
+its version, the slice. The same command finds it again and does not list that slice a second time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nfbmr import storage
+from nfbmr.data.archives import list_slice
+from nfbmr.data.lister import Lister, SliceListing
+from nfbmr.plain_columns import plain
+
+_NOTES = b"nfbmr.notes"
+
+
+class ListingStore:
+    """Lists slices, each once.
+
+    Args:
+        folder: where finished slices are kept; None keeps nothing.
+
+    Attributes:
+        found: how many slices were there already.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self.folder = folder
+        self.found = 0
+        self._names = set(storage.list_names(folder)) if folder else set()
+
+    def list_slice(self, lister: Lister, name: str) -> SliceListing:
+        """The listing of a slice, from the store or anew.
+
+        Raises:
+            DataError: the storage failed.
+        """
+        if self.folder is None:
+            return list_slice(lister, name)
+        text = json.dumps(lister.identity(name))
+        file = f"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}.parquet"
+        uri = storage.join(self.folder, file)
+        if file in self._names:
+            data = storage.read(uri)
+            if data is not None:
+                self.found += 1
+                return _from_parquet(data)
+        listing = list_slice(lister, name)
+        storage.write_atomically(uri, _to_parquet(listing))
+        return listing
+
+    def clear(self) -> None:
+        """Drop what was kept: the plan has it all."""
+        if self.folder is not None:
+            storage.remove_tree(self.folder)
+
+
+def _to_parquet(listing: SliceListing) -> bytes:
+    metadata = {**(listing.table.schema.metadata or {}), _NOTES: json.dumps(listing.notes)}
+    sink = pa.BufferOutputStream()
+    pq.write_table(listing.table.replace_schema_metadata(metadata), sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _from_parquet(data: bytes) -> SliceListing:
+    table = plain(pq.read_table(pa.BufferReader(data)))
+    notes = json.loads(table.schema.metadata[_NOTES])
+    return SliceListing(table.replace_schema_metadata(None), notes)

@@ -1,0 +1,96 @@
+"""Members of a compressed tar are read from the seek index that its listing left."""
+
+import gzip
+import io
+import random
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from nfbmr.data import compressed_tar
+from nfbmr.data.archive_entry import ArchiveEntry
+from nfbmr.data.archives import join_slices, lister_of, read_entry
+from nfbmr.errors import DataError
+
+COUNT = 60
+RANDOM = random.Random(0)
+# Half of them cannot be packed, half pack well; some are larger than a block.
+CONTENTS = [
+    RANDOM.randbytes(200_000) if n % 2 else bytes([n]) * RANDOM.randrange(0, 400_000)
+    for n in range(COUNT)
+]
+CONTENTS[7] = RANDOM.randbytes(2_500_000)
+
+
+def packed(contents: list[bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
+        for number, content in enumerate(contents):
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+ARCHIVE = packed(CONTENTS)
+
+
+def listed(uri: str, keep: Path) -> list[ArchiveEntry]:
+    lister = lister_of(uri, str(keep))
+    return join_slices(lister, [lister.list_slice(name) for name in lister.slices]).entries
+
+
+@pytest.fixture(params=["whole", "in two gzip members"])
+def entries(request: pytest.FixtureRequest, tmp_path: Path) -> list[ArchiveEntry]:
+    data = ARCHIVE
+    if request.param != "whole":
+        plain = gzip.decompress(data)
+        data = gzip.compress(plain[:4_000_001], 1) + gzip.compress(plain[4_000_001:], 1)
+    (tmp_path / "a.tar.gz").write_bytes(data)
+    return listed(str(tmp_path / "a.tar.gz"), tmp_path / "indexes")
+
+
+def test_members_come_back_in_any_order(entries: list[ArchiveEntry]) -> None:
+    assert all(entry.lookup and entry.lookup.endswith(".gzidx") for entry in entries)
+    order = list(range(COUNT))
+    random.Random(1).shuffle(order)
+    for number in order:
+        assert read_entry(entries[number]) == CONTENTS[number]
+
+
+def test_reading_all_members_unpacks_the_archive_about_once(
+    entries: list[ArchiveEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, as units take them; without an index it would be 30 times."""
+    blocks: list[int] = []
+    original = compressed_tar._IndexedArchive._unpack
+
+    def counted(self: compressed_tar._IndexedArchive, number: int) -> bytes:
+        blocks.append(number)
+        return original(self, number)
+
+    monkeypatch.setattr(compressed_tar._IndexedArchive, "_unpack", counted)
+    assert [read_entry(entry) for entry in entries] == CONTENTS
+    unpacked = sum(len(content) + 1024 for content in CONTENTS)
+    assert len(blocks) <= unpacked // compressed_tar.spacing_bytes(len(ARCHIVE)) + 2
+
+
+def test_an_archive_that_changed_is_an_error_and_never_other_bytes(
+    entries: list[ArchiveEntry],
+) -> None:
+    assert read_entry(entries[0]) == CONTENTS[0]
+    Path(entries[0].archive).write_bytes(packed(CONTENTS[::-1]))
+    with pytest.raises(DataError, match="changed since it was listed"):
+        read_entry(entries[-1])
+
+
+def test_a_damaged_archive_gives_what_lies_before_the_damage(tmp_path: Path) -> None:
+    cut = len(ARCHIVE) // 2
+    (tmp_path / "cut.tar.gz").write_bytes(ARCHIVE[:cut])
+    lister = lister_of(str(tmp_path / "cut.tar.gz"), str(tmp_path / "indexes"))
+    listing = join_slices(lister, [lister.list_slice("whole")])
+    assert listing.problems
+    assert 10 < len(listing.entries) < COUNT
+    for entry in listing.entries[:-1]:
+        assert read_entry(entry) == CONTENTS[int(entry.member.removesuffix(".png"))]

@@ -1,0 +1,88 @@
+"""Patterns of sources: folders, archives and pictures, on a disk and in an object store."""
+
+import tarfile
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from nfbmr.data.archives import join_slices, listers_of
+from nfbmr.errors import DataError
+
+FILES = [
+    "2026-10-01/line7/a.tar",
+    "2026-11-01/line7/b.tar",
+    "2026-11-01/line8/c.tar",
+    "2026-11-01/line7/.hidden.tar",
+    "2026-11-01/line7/bottle/1.png",
+    "2026-11-01/line7/bottle/notes.txt",
+    "2026-11-02/line7/can/2.png",
+    "2026-11-02/line7/can/deeper/3.jpg",
+]
+
+
+@pytest.fixture(params=["disk", "object store"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    place = str(tmp_path / "r")
+    if request.param == "object store":
+        place = f"{request.getfixturevalue('s3_bucket')}/r"
+    fs, path = fsspec.core.url_to_fs(place)
+    packed = tmp_path / "one.tar"
+    with tarfile.open(packed, "w") as tar:
+        tar.addfile(tarfile.TarInfo("bottle/x.png"))
+    for name in FILES:
+        fs.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
+        fs.pipe_file(f"{path}/{name}", packed.read_bytes() if name.endswith("tar") else b"x")
+    return place
+
+
+def found(pattern: str) -> list[str]:
+    uris: list[str] = []
+    for lister in listers_of(pattern):
+        slices = [lister.list_slice(name) for name in lister.slices]
+        uris += join_slices(lister, slices).image_uris().to_pylist()
+    return uris
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("2026-*/line7/*.tar", ["2026-10-01/line7/a.tar", "2026-11-01/line7/b.tar"]),
+        ("2026-11-0[12]/line?/*.tar", ["2026-11-01/line7/b.tar", "2026-11-01/line8/c.tar"]),
+        ("**/a.tar", ["2026-10-01/line7/a.tar"]),
+    ],
+)
+def test_archives_by_pattern(root: str, pattern: str, names: list[str]) -> None:
+    assert found(f"{root}/{pattern}") == [f"{root}/{name}::bottle/x.png" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("2026-11-*/line7/*/*.png", [FILES[4], FILES[6]]),
+        ("2026-11-0?/line7", [FILES[4], FILES[6], FILES[7]]),
+        ("**/*.jpg", [FILES[7]]),
+        ("*/line7/can", [FILES[6], FILES[7]]),
+    ],
+)
+def test_folders_and_pictures_by_pattern(root: str, pattern: str, names: list[str]) -> None:
+    assert sorted(found(f"{root}/{pattern}")) == [f"{root}/{name}" for name in names]
+
+
+def test_pictures_are_named_below_the_first_wildcard(root: str) -> None:
+    (lister,) = listers_of(f"{root}/2026-11-*/line7/*/*.png")
+    listing = join_slices(lister, [lister.list_slice(name) for name in lister.slices])
+    assert [entry.member for entry in listing.entries] == [FILES[4], FILES[6]]
+    assert all(entry.version for entry in listing.entries)
+
+
+def test_a_pattern_that_matches_nothing_says_so(root: str) -> None:
+    for pattern in ("2027-*/line7", "*/*/*.zip", "*/nowhere/*.tar"):
+        with pytest.raises(DataError, match="matches no folder, archive or picture"):
+            listers_of(f"{root}/{pattern}")
+
+
+def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path: Path) -> None:
+    (tmp_path / "line [7]").mkdir()
+    (tmp_path / "line [7]" / "a.png").write_bytes(b"x")
+    assert found(str(tmp_path / "line [7]")) == [f"{tmp_path}/line [7]/a.png"]

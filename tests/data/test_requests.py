@@ -1,0 +1,105 @@
+"""How many requests reading and listing take of an object store, counted at the client."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+
+import fsspec
+import pytest
+from s3fs.core import S3FileSystem
+
+from nfbmr.data import tree_listing
+from nfbmr.data.archives import list_archive, read_entry
+from nfbmr.errors import DataError
+
+COUNT = 30
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the calls that were made, as they are made."""
+    made: list[str] = []
+    original = S3FileSystem._call_s3
+
+    async def counted(self: S3FileSystem, method: str, *args: object, **more: object) -> object:
+        made.append(method)
+        return await original(self, method, *args, **more)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
+    monkeypatch.setattr(S3FileSystem, "call_s3", fsspec.asyn.sync_wrapper(counted))
+    return made
+
+
+def make_tar() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for number in range(COUNT):
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = 5000
+            tar.addfile(info, io.BytesIO(bytes([number]) * 5000))
+    return out.getvalue()
+
+
+def make_zip() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(COUNT):
+            archive.writestr(f"{number}.png", bytes([number]) * 5000)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "make"), [("a.tar", make_tar), ("a.zip", make_zip)])
+def test_a_member_takes_one_request_and_no_look_at_the_archive(
+    s3_bucket: str, requests: list[str], kind: str, make: Callable[[], bytes]
+) -> None:
+    uri = f"{s3_bucket}/{kind}"
+    store = fsspec.filesystem("s3")
+    store.pipe_file(uri, make())
+    requests.clear()
+    entries = list_archive(uri).entries
+    assert sorted(requests) == ["get_object"] * (len(requests) - 1) + ["head_object"]
+    assert len(requests) <= 4
+    requests.clear()
+    for number, entry in enumerate(entries):
+        assert read_entry(entry) == bytes([number]) * 5000
+    assert requests == ["get_object"] * COUNT
+    store.pipe_file(uri, make().replace(bytes([3]) * 9, b"other, ok"))
+    for entry in entries:
+        with pytest.raises(DataError, match="changed since it was listed") as caught:
+            read_entry(entry)
+        assert caught.value.kind == "changed"
+
+
+def test_a_prefix_takes_a_request_per_page_and_one_per_picture(
+    s3_bucket: str, requests: list[str]
+) -> None:
+    store = fsspec.filesystem("s3")
+    for number in range(COUNT):
+        store.pipe_file(f"{s3_bucket}/p/{number % 3}/deep/{number:02d}.png", b"%d" % number)
+    requests.clear()
+    entries = list_archive(f"{s3_bucket}/p").entries
+    assert len(entries) == COUNT
+    assert requests.count("head_object") <= 1
+    assert len(requests) <= 16
+    requests.clear()
+    assert sorted(int(read_entry(entry)) for entry in entries) == list(range(COUNT))
+    assert requests == ["get_object"] * COUNT
+    store.pipe_file(f"{s3_bucket}/p/0/deep/00.png", b"9")
+    with pytest.raises(DataError, match="changed since it was listed"):
+        read_entry(entries[0])
+
+
+def test_pages_of_a_prefix_are_followed(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten keys a page instead of a thousand."""
+    store = fsspec.filesystem("s3")
+    for number in range(COUNT):
+        store.pipe_file(f"{s3_bucket}/p/{number:02d}.png", b"x")
+    original = S3FileSystem.call_s3
+
+    def small(self: S3FileSystem, method: str, **more: object) -> object:
+        return original(self, method, **more, MaxKeys=10)
+
+    monkeypatch.setattr(S3FileSystem, "call_s3", small)
+    pages: Iterator[object] = tree_listing.children(store, f"{s3_bucket[5:]}/p")
+    assert len(list(pages)) == COUNT

@@ -1,0 +1,225 @@
+"""Parquet files with pictures, and manifests: each row is read back, and what is said is kept."""
+
+import csv
+import datetime
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nfbmr.data import manifest, parquet_archive
+from nfbmr.data.archive_entry import ArchiveListing
+from nfbmr.data.archives import join_slices, lister_of, read_entry
+from nfbmr.data.manifest import ABSENT, look_up
+from nfbmr.data.table_columns import MANIFEST, PICTURES, TableColumns, as_times
+from nfbmr.errors import ConfigError, DataError
+
+UTC = datetime.UTC
+WHEN = datetime.datetime(2026, 11, 24, 8, 15, 0, 250_000, tzinfo=UTC)
+
+
+def listed(uri: object, **columns: str) -> ArchiveListing:
+    lister = lister_of(str(uri), None, TableColumns(**columns))
+    return join_slices(lister, [lister.list_slice(name) for name in lister.slices])
+
+
+def contents(count: int) -> list[bytes]:
+    return [bytes([n]) * (100 + n) for n in range(count)]
+
+
+def test_pictures_in_a_parquet_file(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "jpeg": contents(25),
+            "path": [f"line/{n}.jpg" for n in range(25)],
+            "category": ["bottle"] * 24 + [""],
+            "timestamp": [WHEN] * 25,
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    listing = listed(tmp_path / "a.parquet")
+    assert [entry.member for entry in listing.entries] == table.column("path").to_pylist()
+    assert [read_entry(entry) for entry in listing.entries] == contents(25)
+    assert listing.table.column("category").to_pylist() == ["bottle"] * 24 + [None]
+    assert listing.table.column("captured_at").to_pylist() == [WHEN] * 25
+    assert listing.image_uris()[3].as_py() == f"{tmp_path}/a.parquet::line/3.jpg"
+
+
+def test_structs_of_bytes_and_path_and_rows_without_a_name(tmp_path: Path) -> None:
+    image = [{"bytes": data, "path": f"{n}.png"} for n, data in enumerate(contents(4))]
+    table = pa.table({"image": image, "label": [3, 3, 5, 5]})
+    pq.write_table(table, tmp_path / "hub.parquet")
+    listing = listed(tmp_path / "hub.parquet", category="label")
+    assert [entry.member for entry in listing.entries] == [f"{n}.png" for n in range(4)]
+    assert [read_entry(entry) for entry in listing.entries] == contents(4)
+    assert listing.table.column("category").to_pylist() == ["3", "3", "5", "5"]
+    pq.write_table(pa.table({"image": contents(3)}), tmp_path / "bare.parquet")
+    assert [entry.member for entry in listed(tmp_path / "bare.parquet").entries] == ["0", "1", "2"]
+    same = pa.table({"image": contents(2), "name": ["a.png", "a.png"]})
+    pq.write_table(same, tmp_path / "same.parquet")
+    entries = listed(tmp_path / "same.parquet").entries
+    assert [entry.member for entry in entries] == ["a.png#0", "a.png#1"]
+
+
+def test_a_null_picture_and_a_changed_file_are_errors_of_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": [b"one", None]}), path)
+    one, none = listed(path).entries
+    assert read_entry(one) == b"one"
+    with pytest.raises(DataError, match="has no bytes in column 'image'"):
+        read_entry(none)
+    parquet_archive._opened.cache_clear()
+    pq.write_table(pa.table({"image": [b"other", None]}), path)
+    with pytest.raises(DataError, match="changed since it was listed"):
+        read_entry(one)
+
+
+def test_a_worker_fetches_its_row_group_and_not_the_file(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """40 pictures of 100 kB in 4 row groups: a footer or two and one request per group."""
+    uri = f"{s3_bucket}/a.parquet"
+    pictures = [bytes([n]) * 100_000 for n in range(40)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"image": pictures}), sink, row_group_size=10, compression="none")
+    fsspec.filesystem("s3").pipe_file(uri, sink.getvalue().to_pybytes())
+    entries = listed(uri).entries
+    fetched: list[int] = []
+    fetch = parquet_archive.RangeFile.read
+
+    def counted(self: parquet_archive.RangeFile, size: int | None = -1) -> bytes:
+        data = fetch(self, size)
+        fetched.append(len(data))
+        return data
+
+    monkeypatch.setattr(parquet_archive.RangeFile, "read", counted)
+    assert [read_entry(entry) for entry in entries[10:20]] == pictures[10:20]
+    assert len([size for size in fetched if size > 0]) <= 4
+    assert sum(fetched) < 1_300_000
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[str]:
+    (tmp_path / "bottle").mkdir()
+    for number, data in enumerate(contents(3)):
+        (tmp_path / "bottle" / f"{number}.png").write_bytes(data)
+    return [str(tmp_path / "bottle" / f"{number}.png") for number in range(3)]
+
+
+def test_a_manifest_as_csv_and_as_parquet(tmp_path: Path, pictures: list[str]) -> None:
+    """A relative path, a file URI, an absolute path; categories and times where they are known."""
+    uris = ["bottle/0.png", f"file://{pictures[1]}", pictures[2]]
+    rows = [(uri, "bottle" if n else "", WHEN.isoformat()) for n, uri in enumerate(uris)]
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("uri", "category", "captured_at"), *rows])
+    columns = dict(zip(("image_uri", "category", "time"), zip(*rows, strict=True), strict=True))
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    for name in ("m.csv", "m.parquet"):
+        listing = listed(tmp_path / name)
+        assert [entry.image_uri for entry in listing.entries] == pictures
+        assert listing.image_uris().to_pylist() == pictures
+        assert [read_entry(entry) for entry in listing.entries] == contents(3)
+        assert listing.table.column("category").to_pylist() == [None, "bottle", "bottle"]
+        assert listing.table.column("captured_at").to_pylist() == [WHEN] * 3
+        assert listing.category_names.to_pylist() == [f"bottle/{n}.png" for n in range(3)]
+    Path(pictures[1]).write_bytes(b"changed")
+    with pytest.raises(DataError, match="changed since it was listed"):
+        read_entry(listing.entries[1])
+
+
+def test_a_login_in_a_manifest_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("uri\ns3://key:hunter2@bucket/a.png\n")
+    with pytest.raises(ConfigError, match="has a login in it") as caught:
+        listed(tmp_path / "m.csv")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_missing_files_and_empty_rows_of_a_manifest_are_kept(
+    tmp_path: Path, pictures: list[str]
+) -> None:
+    pq.write_table(pa.table({"uri": [pictures[0], None, "gone.png"]}), tmp_path / "m.parquet")
+    listing = listed(tmp_path / "m.parquet")
+    assert listing.problems == [f"{tmp_path}/m.parquet has no URI in row 2"]
+    found, gone = listing.entries
+    assert read_entry(found) == contents(1)[0]
+    with pytest.raises(DataError, match="does not exist"):
+        read_entry(gone)
+    (tmp_path / "gone.png").write_bytes(b"came later")
+    with pytest.raises(DataError, match="changed since it was listed"):
+        read_entry(gone)
+
+
+def test_what_a_manifest_knows_is_not_looked_up(
+    tmp_path: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise AssertionError("looked up")
+
+    monkeypatch.setattr(manifest, "look_up", refuse)
+    pq.write_table(pa.table({"uri": pictures[:1], "size": [100]}), tmp_path / "m.parquet")
+    (entry,) = listed(tmp_path / "m.parquet").entries
+    assert read_entry(entry) == contents(1)[0]
+    Path(pictures[0]).write_bytes(b"shorter")
+    with pytest.raises(DataError, match="has 7 of its 100 bytes"):
+        read_entry(entry)
+
+
+def test_looking_up_a_folder_takes_a_listing_and_single_files_a_question_each(
+    s3_bucket: str,
+) -> None:
+    store = fsspec.filesystem("s3")
+    many = [f"{s3_bucket}/many/{n}.png" for n in range(20)]
+    single = [f"{s3_bucket}/{n}/a.png" for n in range(3)]
+    for uri in (*many, *single):
+        store.pipe_file(uri, uri.encode())
+    missing = [f"{s3_bucket}/many/none.png", f"{s3_bucket}/nowhere/none.png"]
+    found = look_up([*many, *single, *missing])
+    for uri in (*many, *single):
+        assert found[uri] == (len(uri), store.info(uri)["ETag"].strip('"'))
+    assert [found[uri] for uri in missing] == [(None, ABSENT)] * 2
+
+
+def test_what_a_parquet_file_is_can_be_said(tmp_path: Path, pictures: list[str]) -> None:
+    both = pa.table({"thumbnail": contents(1), "uri": pictures[:1]})
+    pq.write_table(both, tmp_path / "both.parquet")
+    assert listed(tmp_path / "both.parquet").entries[0].offset == 0
+    assert listed(tmp_path / "both.parquet", kind=MANIFEST).entries[0].image_uri == pictures[0]
+    pq.write_table(pa.table({"uri": pictures[:1]}), tmp_path / "uris.parquet")
+    with pytest.raises(DataError, match="neither a column of encoded pictures"):
+        listed(tmp_path / "uris.parquet", kind=PICTURES)
+    pq.write_table(pa.table({"n": [1]}), tmp_path / "numbers.parquet")
+    with pytest.raises(DataError, match=r"neither .* it has n\. Name the one .* --image-column"):
+        listed(tmp_path / "numbers.parquet")
+    with pytest.raises(DataError, match="has no column 'image'"):
+        listed(tmp_path / "uris.parquet", image="image")
+    with pytest.raises(DataError, match="has no column 'product': it has thumbnail, uri"):
+        listed(tmp_path / "both.parquet", category="product")
+    with pytest.raises(ConfigError, match="expected one of auto, pictures, manifest"):
+        TableColumns(kind="other")
+    (tmp_path / "no.parquet").write_bytes(b"no table")
+    with pytest.raises(DataError, match=r"no\.parquet is no readable Parquet file"):
+        listed(tmp_path / "no.parquet")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["2026-11-24T08:15:00.25Z", None],
+        ["2026-11-24T08:15:00.250000+00:00", ""],
+        ["2026-11-24 08:15:00.250", None],
+        pa.array([WHEN, None], pa.timestamp("us", tz="UTC")),
+        pa.array([WHEN.replace(tzinfo=None), None], pa.timestamp("ns")),
+        [int(WHEN.timestamp() * 1000), None],
+        [WHEN.timestamp(), None],
+    ],
+)
+def test_times_of_many_kinds(values: list[object]) -> None:
+    times = as_times("m.csv", "t", pa.chunked_array([values]))
+    assert times.to_pylist() == [WHEN, None]
+
+
+def test_times_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"m\.csv: column 't' does not hold times"):
+        as_times("m.csv", "t", pa.chunked_array([["yesterday"]]))

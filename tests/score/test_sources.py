@@ -1,0 +1,149 @@
+"""Sources become one table: every picture once, and a listing that was cut off goes on."""
+
+import io
+import tarfile
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nfbmr.data import tar_lister
+from nfbmr.data.archive_entry import ENTRIES, ArchiveListing, EntryRows
+from nfbmr.data.lister import Lister, SliceListing
+from nfbmr.errors import DataError
+from nfbmr.score.category_rule import CategoryRule
+from nfbmr.score.listing_store import ListingStore
+from nfbmr.score.sources import list_sources, pictures_of
+
+RULE = CategoryRule()
+
+
+def make_tar(path: Path, names: list[str]) -> str:
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 1500
+            tar.addfile(info, io.BytesIO(b"x" * 1500))
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "pictures"
+    for name in ("bottle/1.png", "bottle/2.png", "can/lid/1.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def test_a_picture_in_several_sources_stands_where_it_came_first(folder: Path) -> None:
+    once = list_sources([str(folder)], RULE)
+    assert once.column("category").to_pylist() == ["bottle", "bottle", "can"]
+    nested = [str(folder), str(folder / "can"), f"{folder}/*/*.png", f"{folder}/"]
+    assert list_sources(nested, RULE).equals(once)
+    other = list_sources([str(folder / "can"), str(folder)], RULE)
+    assert other.column("category").to_pylist() == ["lid", "bottle", "bottle"]
+    assert sorted(other.column("image_uri").to_pylist()) == once.column("image_uri").to_pylist()
+
+
+def test_sources_of_all_kinds_at_once(folder: Path, tmp_path: Path) -> None:
+    tar = make_tar(tmp_path / "a.tar", ["bottle/9.png", "bottle/notes.txt"])
+    table = pa.table({"image": [b"x"], "path": ["p.png"], "category": ["can"]})
+    pq.write_table(table, tmp_path / "p.parquet")
+    (tmp_path / "m.csv").write_text("uri,time\npictures/bottle/1.png,2026-11-24T10:00:00Z\n")
+    sources = [tar, str(tmp_path / "p.parquet"), str(tmp_path / "m.csv"), str(folder)]
+    pictures = list_sources(sources, CategoryRule("**/{category}/"))
+    rows = {row["image_uri"]: row for row in pictures.to_pylist()}
+    assert len(rows) == 5
+    assert rows[f"{tar}::bottle/9.png"]["problem"] is not None  # no folder before bottle/
+    assert rows[f"{tmp_path}/p.parquet::p.png"]["category"] == "can"
+    first = rows[str(folder / "bottle/1.png")]
+    assert first["category"] == "bottle"
+    assert first["captured_at"].isoformat() == "2026-11-24T10:00:00+00:00"
+    assert first["archive"] == f"{tmp_path}/m.csv"
+    fixed = list_sources(sources, CategoryRule(fixed="all"))
+    assert set(fixed.column("category").to_pylist()) == {"all"}
+
+
+def test_damage_becomes_a_planned_picture_with_a_problem(tmp_path: Path) -> None:
+    tar = Path(make_tar(tmp_path / "a.tar", ["bottle/1.png", "bottle/2.png"]))
+    tar.write_bytes(tar.read_bytes()[:3000])
+    rows = list_sources([str(tar)], RULE).to_pylist()
+    assert [row["member"] for row in rows] == ["bottle/1.png", ""]
+    assert rows[1]["image_uri"] == f"{tar}::#problem-0"
+    assert "ends in the middle of 'bottle/2.png'" in rows[1]["problem"]
+
+
+class KilledError(Exception):
+    """Stands for a driver that is killed while it lists."""
+
+
+def test_finished_slices_are_not_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first listing is cut off after some slices of one tar and before the other."""
+    names = [f"bottle/{n:03d}.png" for n in range(40)]
+    sources = [make_tar(tmp_path / f"{name}.tar", names) for name in "ab"]
+    keep = str(tmp_path / "listing")
+    monkeypatch.setattr(tar_lister, "SLICE_BYTES", 8 * 1024)
+    undisturbed = list_sources(sources, RULE)
+    listed: list[str] = []
+    lock = threading.Lock()
+    original = tar_lister.TarLister.list_slice
+
+    def counted(self: Lister, name: str) -> SliceListing:
+        with lock:
+            if len(listed) >= limit:
+                raise KilledError
+            listed.append(f"{self.archive} {name}")
+        return original(self, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tar_lister.TarLister, "list_slice", counted)
+    limit = 7
+    with pytest.raises(DataError, match="KilledError"):
+        list_sources(sources, RULE, store=ListingStore(keep))
+    before = set(listed)
+    limit = 1000
+    store = ListingStore(keep)
+    assert list_sources(sources, RULE, store=store).equals(undisturbed)
+    assert len(listed) == len(set(listed)), "no slice was listed twice"
+    assert store.found == len(before) == 7
+    again = ListingStore(keep)
+    listed.clear()
+    assert list_sources(sources, RULE, store=again).equals(undisturbed)
+    assert listed == []
+    again.clear()
+    assert not Path(keep).exists()
+
+
+def test_an_archive_that_changed_between_two_listings_is_listed_anew(
+    tmp_path: Path,
+) -> None:
+    tar, keep = tmp_path / "a.tar", str(tmp_path / "listing")
+    make_tar(tar, ["bottle/1.png"])
+    list_sources([str(tar)], RULE, store=ListingStore(keep))
+    make_tar(tar, ["bottle/1.png", "bottle/2.png"])
+    assert len(list_sources([str(tar)], RULE, store=ListingStore(keep))) == 2
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=12), min_size=1, max_size=4))
+def test_each_once_keeps_the_first_of_every_name(parts: list[list[int]]) -> None:
+    parts = [*parts, [0]]
+    listings = []
+    for part in parts:
+        rows = EntryRows(ENTRIES)
+        for number in part:
+            rows.add((f"c/{number}.png", None, len(listings), None, None, None))
+        listings.append(ArchiveListing("root", rows.table()))
+    expected: dict[str, int] = {}
+    for index, part in enumerate(parts):
+        for number in part:
+            expected.setdefault(f"root/c/{number}.png", index)
+    table = pictures_of(listings, RULE)
+    columns = (table.column(name).to_pylist() for name in ("image_uri", "length"))
+    assert list(zip(*columns, strict=True)) == list(expected.items())
