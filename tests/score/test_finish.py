@@ -84,7 +84,7 @@ def test_files_hold_every_unit_once_in_order_and_are_no_larger_than_wanted(
     schema = score_schema({12})
     wanted = OutputSettings(rows_per_file=rows_per_file, partition_by_category=partitioned)
     parts = cut_parts(plan, schema, wanted)
-    assert [unit for part in parts for unit in part.units] == plan.units
+    assert [unit for part in parts for unit in part.units] == list(plan.units)
     assert len({part.name for part in parts}) == len(parts)
     for part in parts:
         assert part.rows <= rows_per_file or len(part.units) == 1
