@@ -78,8 +78,10 @@ def made_up_pictures(count: int) -> pa.Table:
             "offset": pa.nulls(count, pa.int64()),
             "length": pa.array(number % 100_000 + 500_000, pa.int64()),
             "version": [f"{i:032x}" for i in number],
+            "lookup": pa.nulls(count, pa.large_string()),
             "category": [f"category-{i % _CATEGORIES}" for i in number],
-            "problem": pa.nulls(count, pa.string()),
+            "captured_at": pa.nulls(count, PICTURES.field("captured_at").type),
+            "problem": pa.nulls(count, pa.large_string()),
         },
         schema=PICTURES,
     )
