@@ -31,7 +31,7 @@ test: $(STAMP) chromium ## linters, types, and every test that is not marked slo
 test-integration: $(STAMP) services ## the tests with real services: an object store, a database, nodes that die
 	@$(BIN)/python -m pytest -m "integration and not slow"
 
-test-slow: $(STAMP) chromium ## the tests that take minutes
+test-slow: $(STAMP) chromium services ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow
 
 spark: $(STAMP) ## install Spark for its integration test, in an environment of its own (needs Java)

@@ -1,4 +1,4 @@
-"""Measure how accurate and how fast nfbmr is on given pictures and weights.
+"""Measure how accurate and how fast nfbmr is on given pictures and weights, and how steady.
 
 The last line of the output is one JSON object.
 """
@@ -42,9 +42,10 @@ from nfbmr.benchmark.scale_report import (
     read_jobs,
     scale_text,
 )
+from nfbmr.benchmark.soak import SoakRequest, run_soak, soak_text
 from nfbmr.benchmark.throughput import Throughput, ThroughputRequest, measure_throughput
 from nfbmr.cli import add_config_arguments, config_of, run_job
-from nfbmr.config import Config
+from nfbmr.config import Config, load_config
 from nfbmr.data.layouts import LAYOUTS
 from nfbmr.errors import ConfigError
 from nfbmr.evaluate import describe_rate
@@ -52,6 +53,7 @@ from nfbmr.progress import Progress, table
 from nfbmr.session import ray_session
 
 DEFAULT_IMAGE_SIZE_PX = 384
+SOAK_SIZE_PX = 64
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", metavar="FILE", help="write the last line's object here as well")
     add_config_arguments(plan)
     plan.set_defaults(run=_plan, work_dir=None, ray_address=None)
+    _add_soak(kinds.add_parser("soak", help="memory over a long run of small drawn pictures"))
     return parser
 
 
@@ -125,6 +128,17 @@ def _add_scale(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_scale, work_dir=None)
 
 
+def _add_soak(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pictures", type=int, default=200_000, help="pictures to score (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--interval", type=float, default=1.0, metavar="S", help="between samples of memory"
+    )
+    _add_places(parser)
+    parser.set_defaults(run=_soak)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="labelled data root")
     parser.add_argument("--layout", default="auto", help=f"{', '.join(LAYOUTS)} or auto")
@@ -136,6 +150,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="PX",
         help=f"default: the preset's or configuration's, else {DEFAULT_IMAGE_SIZE_PX}",
     )
+    _add_places(parser)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work-dir", help="keep features and models here (default: a temporary folder)"
     )
@@ -302,6 +320,16 @@ def _plan(arguments: argparse.Namespace, _: Path) -> dict[str, object]:
         f"{result.resident_before_mib:.0f} MiB before planning"
     )
     return {"benchmark": "plan", **result.as_dict()}
+
+
+def _soak(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
+    config = config_of(arguments)
+    if not (arguments.config or arguments.preset or arguments.overrides):
+        config = load_config(preset="small", overrides=[f"backbone.image_size_px={SOAK_SIZE_PX}"])
+    request = SoakRequest(arguments.pictures, config, work_dir, arguments.interval)
+    result = run_soak(request)
+    print(f"\n{soak_text(result)}\n")
+    return {"benchmark": "soak", **result.as_dict()}
 
 
 def throughput_table(result: Throughput) -> str:

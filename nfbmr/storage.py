@@ -35,15 +35,19 @@ def file_system(uri: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URI and the path in there.
 
     An object store's waits are bounded, so that a silent one is noticed in minutes. Settings of
-    the user's own (``FSSPEC_S3_CONFIG_KWARGS``) count instead where there are any.
+    the user's own (``FSSPEC_S3_CONFIG_KWARGS``) count instead where there are any. Its listings
+    are not kept.
 
     Raises:
         ValueError: the protocol is unknown.
         ImportError: it needs a package that is not installed.
     """
     options: dict[str, Any] = {}
-    if uri.startswith(_S3_PROTOCOLS) and "config_kwargs" not in fsspec.config.conf.get("s3", {}):
-        options = {"config_kwargs": _S3_WAITS}
+    if uri.startswith(_S3_PROTOCOLS):
+        # What others write would be missing from a listing that is kept, and from all that follows.
+        options["use_listings_cache"] = False
+        if "config_kwargs" not in fsspec.config.conf.get("s3", {}):
+            options["config_kwargs"] = _S3_WAITS
     found: tuple[AbstractFileSystem, str] = url_to_fs(uri, **options)
     return found
 

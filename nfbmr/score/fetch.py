@@ -18,6 +18,7 @@ from nfbmr.score.schema import LISTING, NO_CATEGORY, NO_MODEL
 from nfbmr.score.stage_clock import StageClock
 from nfbmr.score.store_watch import settle
 from nfbmr.score.unit_row import UNIT_ROW, UnitPicture, pictures_to_json
+from nfbmr.store_faults import store_sentences
 
 _FETCH_THREADS = 8
 
@@ -56,7 +57,8 @@ class Fetcher:
         """The row of one unit."""
         clock = StageClock()
         with clock.stage("fetch"):
-            planned = unit_pictures(self.output, self.run_id, unit)
+            with store_sentences(f"Reading the plan in {self.output}"):
+                planned = unit_pictures(self.output, self.run_id, unit)
             reader = PictureReader(self.patience_s)
             with ThreadPoolExecutor(_FETCH_THREADS) as pool:
                 fetched = list(pool.map(lambda picture: self._fetch(picture, reader), planned))

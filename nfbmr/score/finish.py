@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
-from nfbmr import __version__
+from nfbmr import __version__, storage
 from nfbmr.errors import OutputError
 from nfbmr.progress import Progress
 from nfbmr.score.dataset import finished_marker, read_marker, write_marker
@@ -85,8 +86,14 @@ def _publish(plan: Plan, output: str, schema: pa.Schema, settings: OutputSetting
         return published_files(output)
     parts = cut_parts(plan, schema, settings)
     folder = merge_folder(output)
-    merge_units(plan, output, folder, parts, schema, lineage(plan))
-    publish(output, folder, [part.name for part in parts])
+    try:
+        merge_units(plan, output, folder, parts, schema, lineage(plan))
+        publish(output, folder, [part.name for part in parts])
+    except Exception:
+        # Half a merge would take the room that the next one needs.
+        with suppress(OSError):
+            storage.remove_tree(folder)
+        raise
     return published_files(output)
 
 

@@ -10,6 +10,9 @@ from nfbmr.errors import DataError, StoreError
 from nfbmr.score.plan import PlannedPicture
 from nfbmr.store_faults import StoreFault, fault_of, retried
 
+_SECOND_LOOKS = 3
+"""Bytes that were cut short or garbled on their way are whole when they are read again."""
+
 _STORES_FAULTS = (StoreFault.DENIED, StoreFault.BUSY)
 
 
@@ -66,10 +69,10 @@ class PictureReader:
 
 
 def _read(entry: ArchiveEntry) -> bytes:
-    try:
-        return read_entry(entry)
-    except DataError as error:
-        if fault_of(error) is not StoreFault.OTHER or error.kind == "changed":
-            raise
-        # Bytes that were cut short or garbled on their way come whole the second time.
-        return read_entry(entry)
+    for _ in range(_SECOND_LOOKS):
+        try:
+            return read_entry(entry)
+        except DataError as error:
+            if fault_of(error) is not StoreFault.OTHER or error.kind == "changed":
+                raise
+    return read_entry(entry)

@@ -24,16 +24,13 @@ What is not, and why:
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from functools import partial
 
 import pyarrow as pa
 import ray
 
-from nfbmr.errors import WorkerError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.resources import FETCH_CPUS, actor_pool, decode_threads, ray_data_session
@@ -44,6 +41,7 @@ from nfbmr.score.planned_units import PlannedUnit
 from nfbmr.score.scorer import Scorer
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.store_watch import StoreWatch
+from nfbmr.score.watchdog import finished_units_of
 from nfbmr.settings import IN_TASKS, RunSettings
 
 _UNITS_PER_WAVE = 16_384
@@ -88,10 +86,18 @@ def score_units(
         progress.counter("scored", total, drawn=bars) as count,
     ):
         for wave, last_try in _waves(left, watch):
-            rows = _pipeline(
-                plan, wave, output, schema, settings, registry, weights, last_try
-            ).iter_rows()
-            for row in watched(rows, settings.stall_timeout_s):
+            start = partial(
+                _pipeline,
+                plan=plan,
+                output=output,
+                schema=schema,
+                settings=settings,
+                registry=registry,
+                weights=weights,
+                last_try=last_try,
+            )
+            timeout_s = settings.stall_timeout_s
+            for row in finished_units_of(start, wave, timeout_s, progress.say):
                 watch.look(row)
                 if row["refused"]:
                     continue
@@ -116,8 +122,8 @@ def _waves(
 
 
 def _pipeline(
-    plan: Plan,
     units: Sequence[PlannedUnit],
+    plan: Plan,
     output: str,
     schema: pa.Schema,
     settings: RunSettings,
@@ -152,36 +158,3 @@ def _pipeline(
         batch_format="pyarrow",
         **actor_pool(settings, len(units), decodes=settings.decode != IN_TASKS, calls=2),
     )
-
-
-def watched(rows: Iterator[dict[str, Any]], timeout_s: float) -> Iterator[dict[str, Any]]:
-    """The rows, as long as they keep coming.
-
-    Raises:
-        WorkerError: none came for so long; what was committed stays.
-    """
-    arrived: queue.Queue[tuple[str, Any]] = queue.Queue()
-
-    def read() -> None:
-        try:
-            for row in rows:
-                arrived.put(("row", row))
-            arrived.put(("end", None))
-        except BaseException as error:  # handed to the thread that waits
-            arrived.put(("error", error))
-
-    threading.Thread(target=read, name="nfbmr-rows", daemon=True).start()
-    while True:
-        try:
-            kind, value = arrived.get(timeout=timeout_s)
-        except queue.Empty:
-            raise WorkerError(
-                f"No unit was finished for {timeout_s:g} s (run.stall_timeout_s): the run has "
-                "stalled. What was finished stays; look at the cluster's nodes, then run the same "
-                "command again."
-            ) from None
-        if kind == "end":
-            return
-        if kind == "error":
-            raise value
-        yield value

@@ -98,7 +98,7 @@ def _run_rows(summary: ScoringSummary) -> list[tuple[str, object]]:
         ("output", summary.output),
     ]
     total_s = sum(summary.seconds_by_stage.values())
-    for stage, seconds in summary.seconds_by_stage.items():
+    for stage, seconds in summary.seconds_by_stage.items() if total_s > 0 else ():
         rows.append((f"worker time, {stage[:-2]}", f"{seconds:.1f} s ({seconds / total_s:.0%})"))
     return rows
 

@@ -1,6 +1,7 @@
 """Processes that tests start: on loopback, with their output kept, ended by their own id."""
 
 import contextlib
+import shutil
 import socket
 import subprocess
 import time
@@ -39,6 +40,8 @@ class Process:
     ) -> None:
         self._name = Path(command[0]).name
         self._log = log
+        if shutil.which("setpriv"):  # it ends with us, even if we are killed
+            command = ["setpriv", "--pdeathsig", "TERM", *command]
         with log.open("wb") as file:
             self._process = subprocess.Popen(
                 command, stdout=file, stderr=file, env=dict(environment), cwd="/", user=user

@@ -1,0 +1,144 @@
+"""The watch over a running pipeline: one that stalls ends, one that lost a node starts anew.
+
+Ray restarts an actor of a node that died elsewhere, if there is room. Where there is none, what the
+actor had in hand waits for ever (Ray 2.60), even while other actors stand idle.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import ray
+
+from nfbmr.errors import WorkerError
+from nfbmr.score.planned_units import PlannedUnit
+
+Row = dict[str, Any]
+
+LOST_NODE_PATIENCE_S = 60.0
+"""So long after a node was lost no unit may be finished, before what is left starts anew."""
+
+_LOOK_EVERY_S = 5.0
+
+
+class Running(Protocol):
+    """A pipeline at work: a ``ray.data.Dataset``."""
+
+    def iter_rows(self) -> Iterator[Row]:
+        """A row for each unit that is finished."""
+        ...
+
+
+class NodeLostError(Exception):
+    """A node died, and since then nothing comes."""
+
+
+def finished_units_of(
+    start: Callable[[Sequence[PlannedUnit]], Running],
+    units: Sequence[PlannedUnit],
+    timeout_s: float,
+    say: Callable[[str], None],
+) -> Iterator[Row]:
+    """Rows of all units, as they are finished.
+
+    Args:
+        start: makes the pipeline for units, sized for the nodes that are there.
+        units: that are to be done.
+        timeout_s: see ``watched``.
+        say: told when units start anew.
+
+    Raises:
+        WorkerError: see ``watched``.
+    """
+    missing = {unit.name: unit for unit in units}
+    while missing:
+        lost = lost_nodes(alive_nodes())
+        running = start(list(missing.values()))
+        try:
+            for row in watched(running.iter_rows(), timeout_s, lost):
+                missing.pop(row["unit"], None)
+                yield row
+            return
+        except NodeLostError:
+            say(f"A node was lost and nothing comes any more: {len(missing)} units start anew")
+            _release(running)
+
+
+def alive_nodes() -> set[str]:
+    """The nodes of the cluster."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def lost_nodes(before: set[str]) -> Callable[[], set[str]]:
+    """Tells which of the nodes are gone."""
+    return lambda: before - alive_nodes()
+
+
+def _release(running: Running) -> None:
+    """Give back the actors and tasks of a pipeline that does not end by itself.
+
+    Ray offers that for a finished iterator alone; this is what it calls then.
+    """
+    executor = getattr(running, "_current_executor", None)
+    if executor is not None:
+        executor.shutdown(force=True)
+
+
+def watched(
+    rows: Iterator[Row], timeout_s: float, lost: Callable[[], object] = lambda: None
+) -> Iterator[Row]:
+    """The rows, as long as they keep coming.
+
+    Args:
+        rows: taken in a thread of their own.
+        timeout_s: so long nothing may come.
+        lost: says whether a node is gone.
+
+    Raises:
+        WorkerError: nothing came for so long; what was committed stays.
+        NodeLostError: a node is gone and nothing came for ``LOST_NODE_PATIENCE_S``.
+    """
+    arrived: queue.Queue[tuple[str, Any]] = queue.Queue()
+    unwanted = threading.Event()
+
+    def read() -> None:
+        try:
+            for row in rows:
+                arrived.put(("row", row))
+                if unwanted.is_set():  # the run ended with an error: let go of Ray's executor
+                    return
+            arrived.put(("end", None))
+        except BaseException as error:  # handed to the thread that waits
+            arrived.put(("error", error))
+
+    threading.Thread(target=read, name="nfbmr-rows", daemon=True).start()
+    try:
+        while True:
+            kind, value = _next(arrived, timeout_s, lost)
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        unwanted.set()
+
+
+def _next(
+    arrived: queue.Queue[tuple[str, Any]], timeout_s: float, lost: Callable[[], object]
+) -> tuple[str, Any]:
+    started = time.monotonic()
+    while (left_s := started + timeout_s - time.monotonic()) > 0:
+        try:
+            return arrived.get(timeout=min(left_s, _LOOK_EVERY_S))
+        except queue.Empty:
+            if time.monotonic() - started > LOST_NODE_PATIENCE_S and lost():
+                raise NodeLostError from None
+    raise WorkerError(
+        f"No unit was finished for {timeout_s:g} s (run.stall_timeout_s): the run has stalled. "
+        "What was finished stays; look at the cluster's nodes, then run the same command again."
+    )
