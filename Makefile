@@ -28,7 +28,7 @@ test: $(STAMP) chromium ## linters, types, and every test that is not marked slo
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	@$(BIN)/python -m pytest -m "not slow and not integration"
 
-test-integration: $(STAMP) services ## the tests with real services: an object store, a database, nodes that die
+test-integration: $(STAMP) services ## the tests with real services: an object store that fails, a database
 	@$(BIN)/python -m pytest -m "integration and not slow"
 
 test-slow: $(STAMP) chromium services ## the tests that take minutes
