@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -124,6 +125,7 @@ def _summary(
         fetched_bytes=work.encoded_bytes,
         seconds_by_stage=work.seconds,
         cpu_seconds_by_stage=work.cpu_seconds,
+        forward=asdict(work.difference) if work.difference else None,
     )
 
 
