@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-integration test-slow lint lock lock-cpu sbom audit chromium services spark clean
+.PHONY: help setup demo peer test test-integration test-slow lint lock lock-cpu sbom audit chromium services spark clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -79,5 +79,10 @@ audit: $(STAMP) ## check that every locked package has hashes, then ask for know
 	@$(BIN)/uv tool run --system-certs pip-audit==2.10.1 --strict --disable-pip --require-hashes \
 	  -r requirements.lock -r cluster/requirements-cuda.lock
 
+peer: $(STAMP) ## anomalib in an environment of its own, for jobs/benchmark.py throughput --peer
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-anomalib
+	@$(BIN)/uv pip install --quiet --system-certs --python .venv-anomalib/bin/python anomalib==2.7.0
+	@echo "give it as: --peer .venv-anomalib/bin/python"
+
 clean: ## remove the environment and what the demo made
-	@rm -rf $(VENV) .demo .tools
+	@rm -rf $(VENV) .venv-anomalib .demo .tools

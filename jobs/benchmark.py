@@ -32,6 +32,9 @@ from nfbmr.benchmark.accuracy import (
 from nfbmr.benchmark.driver_cost import measure_driver
 from nfbmr.benchmark.fit_speed import FitSpeedRequest, measure_fit_speed
 from nfbmr.benchmark.fit_ways import FIT_SPEED_HEADER, fit_speed_rows
+from nfbmr.benchmark.gpu import Sizes, measure_device
+from nfbmr.benchmark.gpu_table import device_table
+from nfbmr.benchmark.packing import KINDS
 from nfbmr.benchmark.plan import measure_planning
 from nfbmr.benchmark.scale import Cluster, Prices, check_against
 from nfbmr.benchmark.scale_report import (
@@ -43,12 +46,14 @@ from nfbmr.benchmark.scale_report import (
     scale_text,
 )
 from nfbmr.benchmark.soak import SoakRequest, run_soak, soak_text
-from nfbmr.benchmark.throughput import Throughput, ThroughputRequest, measure_throughput
+from nfbmr.benchmark.throughput import ThroughputRequest, measure_throughput
+from nfbmr.benchmark.throughput_table import throughput_text
 from nfbmr.cli import add_config_arguments, config_of, run_job
 from nfbmr.config import Config, load_config
 from nfbmr.data.layouts import LAYOUTS
 from nfbmr.errors import ConfigError
 from nfbmr.evaluate import describe_rate
+from nfbmr.model.precision import BFLOAT16
 from nfbmr.progress import Progress, table
 from nfbmr.session import ray_session
 
@@ -80,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     throughput.add_argument(
         "--pictures", type=int, default=2000, help="pictures to score (default: %(default)s)"
     )
-    throughput.set_defaults(run=_throughput)
+    _add_throughput(throughput)
+    gpu = kinds.add_parser("gpu", help="images/s of one device beside its measured ceilings")
+    _add_gpu(gpu)
     fit = kinds.add_parser("fit", help="seconds of a fit, against the paper's loop")
     _add_common(fit)
     fit.add_argument(
@@ -137,6 +144,51 @@ def _add_soak(parser: argparse.ArgumentParser) -> None:
     )
     _add_places(parser)
     parser.set_defaults(run=_soak)
+
+
+def _add_throughput(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--archives",
+        nargs="+",
+        choices=KINDS,
+        default=["prefix"],
+        metavar="KIND",
+        help=f"kinds of archives to score from: {', '.join(KINDS)} (default: prefix)",
+    )
+    parser.add_argument(
+        "--store",
+        metavar="URI",
+        help="score from here as well, for example s3://bucket/benchmark: the pictures are copied",
+    )
+    parser.add_argument("--endpoint", metavar="URL", help="of the object store: AWS_ENDPOINT_URL")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[], metavar="N", help="actors to compare: 1 2"
+    )
+    parser.add_argument(
+        "--accuracy",
+        action="store_true",
+        help="fit in full and compare the AUROC of fast and plain forward passes",
+    )
+    parser.add_argument(
+        "--peer", metavar="PYTHON", help="time anomalib as well: .venv-anomalib/bin/python"
+    )
+    parser.set_defaults(run=_throughput)
+
+
+def _add_gpu(parser: argparse.ArgumentParser) -> None:
+    defaults = Sizes()
+    parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
+    parser.add_argument(
+        "--matrix", type=int, default=defaults.matrix, help="side of the matmul ceiling's matrices"
+    )
+    parser.add_argument(
+        "--copy-mib", type=int, default=defaults.copy_mib, help="buffers of the memory ceilings"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=defaults.least_s, help="of every measurement, at least"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the last line's object here as well")
+    add_config_arguments(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -305,9 +357,15 @@ def _throughput(arguments: argparse.Namespace, work_dir: Path) -> dict[str, obje
         benchmark_config(arguments),
         arguments.pictures,
         work_dir,
+        cores=os.cpu_count() or 1,
+        kinds=arguments.archives,
+        store=arguments.store,
+        workers=arguments.workers,
+        accuracy=arguments.accuracy,
+        peer=arguments.peer,
     )
     result = measure_throughput(request, Progress())
-    print(f"\n{throughput_table(result)}\n")
+    print(f"\n{throughput_text(result)}\n")
     return {"benchmark": "throughput", **result.as_dict()}
 
 
@@ -332,23 +390,31 @@ def _soak(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
     return {"benchmark": "soak", **result.as_dict()}
 
 
-def throughput_table(result: Throughput) -> str:
-    """A row per way of doing it."""
-    rows = [
-        ("(a) bare backbone, forward passes", result.backbone_per_s, 1.0),
-        (
-            "(b) plain loop, one process",
-            result.loop_per_s,
-            result.loop_per_s / result.backbone_per_s,
-        ),
-        ("(c) scoring job, actors up", result.job_per_s, result.job_per_s / result.backbone_per_s),
-        (
-            "(c) scoring job, start-up included",
-            result.job_with_start_per_s,
-            result.job_with_start_per_s / result.backbone_per_s,
-        ),
-    ]
-    return table(rows, (f"{result.pictures} pictures", "images/s", "of (a)"))
+def _gpu(arguments: argparse.Namespace) -> dict[str, object]:
+    """By default the paper's network, size and heads, with forward passes in bfloat16."""
+    if not (arguments.preset or arguments.config):
+        arguments.preset = "paper"
+    config = config_of(arguments)
+    if not any(text.startswith("backbone.precision") for text in arguments.overrides):
+        config = replace(config, backbone=replace(config.backbone, precision=BFLOAT16))
+    sizes = Sizes(
+        batch_size=arguments.batch_size,
+        unit_size=config.run.unit_size,
+        matrix=arguments.matrix,
+        copy_mib=arguments.copy_mib,
+        least_s=arguments.seconds,
+    )
+    rates = measure_device(config, sizes, Progress())
+    print(f"\n{device_table(rates)}\n")
+    return {"benchmark": "gpu", **rates.as_dict()}
+
+
+def _finish(result: dict[str, object], file: str | None) -> int:
+    line = json.dumps({**result, "machine": machine()})
+    if file:
+        Path(file).write_text(line + "\n")
+    print(line)
+    return 0
 
 
 def _scale(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
@@ -372,18 +438,18 @@ def _scale(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.kind == "gpu":
+        return _finish(_gpu(arguments), arguments.json)
+    if getattr(arguments, "endpoint", None):
+        # Workers of a local Ray inherit it.
+        os.environ["AWS_ENDPOINT_URL"] = arguments.endpoint
     with ExitStack() as stack:
         folder = arguments.work_dir or stack.enter_context(
             tempfile.TemporaryDirectory(prefix="nfbmr-benchmark-")
         )
         if arguments.run is not _plan:
             stack.enter_context(ray_session(arguments.ray_address))
-        result = {**arguments.run(arguments, Path(folder).absolute()), "machine": machine()}
-    line = json.dumps(result)
-    if arguments.json:
-        Path(arguments.json).write_text(line + "\n")
-    print(line)
-    return 0
+        return _finish(arguments.run(arguments, Path(folder).absolute()), arguments.json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nfbmr.errors import ConfigError
-from nfbmr.model.precision import PRECISIONS
+from nfbmr.model.precision import FORWARD_MODES, PRECISIONS
 from nfbmr.model.scoring import AGGREGATES
 from nfbmr.store_faults import PATIENCE_S
 
@@ -280,6 +280,10 @@ class RunSettings:
             of the node.
         decode_batch_size: pictures that one decoding task reads at a time.
         batch_size: pictures in one forward pass of the backbone.
+        forward: how a scoring run computes the backbone: see ``FORWARD_MODES``. ``auto`` keeps to
+            the precision that the detector was calibrated with.
+        compared_pictures: so many of each actor's first pictures are also scored by the plain
+            network in float32, and the run says what the fast passes changed; 0 leaves that out.
         unit_size: pictures in one unit, the smallest piece of scoring work that is committed.
         heads_cache_mib: memory for the heads of the categories that an actor keeps loaded.
         stall_timeout_s: a scoring run in which no unit is finished for so long ends with an error.
@@ -302,6 +306,8 @@ class RunSettings:
     decode_threads: int = 0
     decode_batch_size: int = 32
     batch_size: int = 16
+    forward: str = AUTOMATIC
+    compared_pictures: int = 8
     unit_size: int = 64
     heads_cache_mib: int = 1024
     stall_timeout_s: float = 1800.0
@@ -325,6 +331,7 @@ class RunSettings:
             "actors_min",
             "decode_threads",
             "heads_cache_mib",
+            "compared_pictures",
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"run.{name} = {getattr(self, name):g}: must not be negative.")
@@ -336,6 +343,10 @@ class RunSettings:
         if self.decode not in (IN_ACTORS, IN_TASKS):
             raise ConfigError(
                 f"run.decode = {self.decode!r}: expected {IN_ACTORS!r} or {IN_TASKS!r}."
+            )
+        if self.forward not in FORWARD_MODES:
+            raise ConfigError(
+                f"run.forward = {self.forward!r}: expected one of {', '.join(FORWARD_MODES)}."
             )
         for name in ("failure_budget", "training_failure_budget"):
             if not 0.0 <= getattr(self, name) <= 1.0:

@@ -1,42 +1,35 @@
 """Images per second of the bare backbone, of a plain script, and of the scoring job.
 
-All three run in one go, on the same pictures, weights, image size and batch size, and use all
-cores: the backbone and the script as threads of one process, the job as its actors and tasks.
+Everything runs in one go, on the same pictures, weights, image size and batch size, and uses all
+cores: the backbone and the script as threads of one process, the job as its actors and tasks. The
+job is timed for every kind of archive and number of actors that is asked for, and held against
+what its own stages cost by themselves.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
+from nfbmr.benchmark.baselines import backbone_per_s, loop_per_s
+from nfbmr.benchmark.numerics import NumericsResult, compare_numerics
+from nfbmr.benchmark.packing import pack
+from nfbmr.benchmark.peer import time_anomalib
+from nfbmr.benchmark.scoring_job import JobRate, allowed_per_s, time_job
+from nfbmr.benchmark.stages_alone import stages_alone
 from nfbmr.config import Config
-from nfbmr.data.content import read_bytes
-from nfbmr.data.decoding import decode_and_resize
 from nfbmr.data.layouts import discover
 from nfbmr.data.sample import Sample
-from nfbmr.errors import DataError, FitError
-from nfbmr.model.backbone import create_backbone
+from nfbmr.errors import FitError
 from nfbmr.model.detector import Detector
-from nfbmr.model.runner import BackboneRunner
-from nfbmr.process_memory import keep_freed_memory
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry, default_uri
-from nfbmr.score.pictures import planned_samples
-from nfbmr.score.run import ScoringRequest, score
-from nfbmr.score.summary import ScoringSummary
+from nfbmr.storage import join
 from nfbmr.train.campaign import CampaignPaths, run_campaign
 
-_IN_MEMORY = 256
+DISK = "disk"
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,13 @@ class ThroughputRequest:
         categories: which; None for all.
         config: of the detector and of the job.
         pictures: at most so many.
-        work_dir: a folder for models and scores.
+        work_dir: a folder for archives, models and scores.
+        cores: that may be used.
+        kinds: of archives (see ``packing``) from which the job reads.
+        store: prefix of an object store from which it reads besides the disk.
+        workers: numbers of actors to compare, on the first kind of archive.
+        accuracy: fit in full, and compare the AUROC of fast and plain forward passes.
+        peer: Python of an environment with anomalib.
     """
 
     data: str
@@ -58,6 +57,12 @@ class ThroughputRequest:
     config: Config
     pictures: int
     work_dir: Path
+    cores: int
+    kinds: Sequence[str] = ("prefix",)
+    store: str | None = None
+    workers: Sequence[int] = ()
+    accuracy: bool = False
+    peer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,84 +73,120 @@ class Throughput:
         pictures: scored by the job and the loop.
         backbone_per_s: (a) forward passes of the backbone alone, on pixels in memory.
         loop_per_s: (b) open, resize, forward, heads, in one process.
-        job_per_s: (c) the scoring job from the first finished unit to the last.
-        job_with_start_per_s: (c) with planning, start of the actors and commit.
-        seconds_by_stage: the job's worker seconds by stage.
+        stage_cpu_seconds: what the stages cost by themselves, in one thread.
+        allowed_per_s: what these costs would allow if all cores did nothing else.
+        jobs: (c) the scoring job, for every archive and number of actors; the first is compared
+            with the rest.
+        forward: what fast forward passes changed (see ``ForwardDifference``).
+        numerics: AUROC of fast and plain forward passes, where it was asked for.
+        peer: images/s of ``anomalib predict``, where it was asked for.
     """
 
     pictures: int
     backbone_per_s: float
     loop_per_s: float
-    job_per_s: float
-    job_with_start_per_s: float
-    seconds_by_stage: dict[str, float]
+    stage_cpu_seconds: dict[str, float]
+    allowed_per_s: float
+    jobs: list[JobRate]
+    forward: dict[str, Any] | None
+    numerics: list[NumericsResult] = field(default_factory=list)
+    peer: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def job_per_s(self) -> float:
+        """Of the first job."""
+        return self.jobs[0].per_s
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with the ratios c/a and c/b."""
-        return {
-            **asdict(self),
+        """Plain values for JSON, with the ratios that the README states."""
+        ratios = {
+            "job_per_s": self.job_per_s,
             "job_over_backbone": self.job_per_s / self.backbone_per_s,
             "job_over_loop": self.job_per_s / self.loop_per_s,
+            "job_over_allowed": self.job_per_s / self.allowed_per_s,
         }
-
-
-class _Clock(Progress):
-    """Notes when the scoring job's units come in."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.marks: list[tuple[float, int]] = []
-
-    @contextmanager
-    def counter(
-        self, what: str, total: int, drawn: bool = False
-    ) -> Iterator[Callable[[int], None]]:
-        with super().counter(what, total, drawn) as count:
-
-            def note(done: int) -> None:
-                self.marks.append((time.monotonic(), done))
-                count(done)
-
-            yield note
-
-    def rate(self) -> float:
-        """Images per second after the first mark."""
-        (started, at_start), (ended, at_end) = self.marks[0], self.marks[-1]
-        if ended <= started:
-            raise DataError(
-                "Too few pictures to measure: the job finished with its first unit. Ask for more "
-                "--pictures, or make run.unit_size smaller."
-            )
-        return (at_end - at_start) / (ended - started)
+        if self.peer:
+            ratios["job_over_anomalib"] = self.job_per_s / self.peer["predict_per_s"]
+        jobs = [
+            {**asdict(job), "shares": job.shares(), "busy": job.busy, "says": job.bottleneck()}
+            for job in self.jobs
+        ]
+        return {**asdict(self), **ratios, "jobs": jobs}
 
 
 def measure_throughput(request: ThroughputRequest, progress: Progress) -> Throughput:
-    """Fit a detector quickly, then measure the three ways. Needs a Ray session.
+    """Fit a detector, then measure. Needs a Ray session.
 
     Raises:
         DataError: there are too few pictures.
         FitError: the detector could not be fitted.
+        ConfigError: the environment with anomalib is missing.
     """
+    config = request.config
     samples = discover(request.data, request.layout, request.categories)
-    chosen = [replace(s, split="test") for s in _spread(samples, request.pictures)]
+    chosen = _spread(samples, request.pictures)
     registry = Registry(default_uri(str(request.work_dir)))
     detectors = _detectors(request, registry, progress)
     # The loop comes first: it is to have the memory allocator as a plain script finds it.
-    loop_per_s = _loop(request.config, chosen, detectors, progress)
-    progress.say(f"(b) {loop_per_s:.1f} images/s")
-    backbone_per_s = _backbone(request.config, chosen)
-    progress.say(f"(a) bare backbone: {backbone_per_s:.1f} images/s")
-    clock = _Clock()
-    started = time.monotonic()
-    summary = _job(request, chosen, registry, clock)
+    loop_rate = loop_per_s(config, chosen, detectors, progress)
+    progress.say(f"(b) {loop_rate:.1f} images/s")
+    peer = {}
+    if request.peer is not None:
+        peer = time_anomalib(request.peer, config, chosen, request.work_dir / "peer")
+        progress.say(f"anomalib predict: {peer['predict_per_s']:.1f} images/s")
+    backbone_rate = backbone_per_s(config, chosen)
+    progress.say(f"(a) bare backbone: {backbone_rate:.1f} images/s")
+    sources = _sources(request, chosen, progress)
+    costs, jobs, forward = _jobs(request, sources, registry, progress)
+    numerics = []
+    if request.accuracy:
+        numerics = compare_numerics(detectors, samples, config, request.cores, progress)
     return Throughput(
         pictures=len(chosen),
-        backbone_per_s=backbone_per_s,
-        loop_per_s=loop_per_s,
-        job_per_s=clock.rate(),
-        job_with_start_per_s=len(chosen) / (time.monotonic() - started),
-        seconds_by_stage=summary.seconds_by_stage,
+        backbone_per_s=backbone_rate,
+        loop_per_s=loop_rate,
+        stage_cpu_seconds=costs,
+        allowed_per_s=allowed_per_s(costs, len(chosen), request.cores),
+        jobs=jobs,
+        forward=forward,
+        numerics=numerics,
+        peer=peer,
     )
+
+
+def _sources(
+    request: ThroughputRequest, chosen: Sequence[Sample], progress: Progress
+) -> dict[str, str]:
+    """Archives by what they are called in the table."""
+    roots = {DISK: str(request.work_dir / "archives")}
+    if request.store:
+        roots[request.store.partition("://")[0]] = join(request.store, "archives")
+    sources = {}
+    for place, root in roots.items():
+        for kind in request.kinds:
+            sources[f"{kind}, {place}"] = pack(chosen, kind, root)
+    progress.say(f"{len(chosen)} pictures lie in {', '.join(sources)}")
+    return sources
+
+
+def _jobs(
+    request: ThroughputRequest, sources: dict[str, str], registry: Registry, progress: Progress
+) -> tuple[dict[str, float], list[JobRate], dict[str, Any] | None]:
+    """What the stages cost on the first source, the rate of every job, and the first's numerics."""
+    run, weights = request.config.run, request.config.backbone.weights
+    outputs = request.work_dir / "scores"
+    first = next(iter(sources))
+    alone = stages_alone(sources[first], str(outputs / "alone"), registry, run, progress, weights)
+    wanted = [(name, run) for name in sources]
+    wanted += [(first, replace(run, actors_max=n, actors_min=n)) for n in request.workers]
+    jobs, forward = [], None
+    for number, (name, settings) in enumerate(wanted):
+        output = str(outputs / str(number))
+        rate, summary = time_job(sources[name], name, output, registry, settings, weights)
+        progress.say(f"(c) {name}, {rate.actors} actors: {rate.per_s:.1f} images/s")
+        jobs.append(rate)
+        forward = forward or summary.forward
+    return alone.cpu_seconds, jobs, forward
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -158,9 +199,12 @@ def _detectors(
     request: ThroughputRequest, registry: Registry, progress: Progress
 ) -> dict[str, Detector]:
     """Detectors of the right shape: one epoch each, since speed does not depend on the fit."""
-    config = request.config
-    fit = replace(config.fit, flow_epochs=1, mapper_epochs=1, min_steps=1)
-    config = replace(config, fit=fit, calibration=replace(config.calibration, aggregate="mean"))
+    config = replace(
+        request.config, calibration=replace(request.config.calibration, aggregate="mean")
+    )
+    if not request.accuracy:
+        fit = replace(config.fit, flow_epochs=1, mapper_epochs=1, min_steps=1)
+        config = replace(config, fit=fit)
     results = run_campaign(
         request.data,
         request.layout,
@@ -174,69 +218,3 @@ def _detectors(
     if failed:
         raise FitError("; ".join(failed))
     return {r.category: registry.load(r.category, r.version or "") for r in results}
-
-
-def _backbone(config: Config, samples: Sequence[Sample]) -> float:
-    """(a): forward passes as the job's actors make them, on decoded pictures in memory."""
-    keep_freed_memory()
-    size, resampling = config.backbone.image_size_px, config.backbone.resampling
-    pixels = [
-        decode_and_resize(read_bytes(sample.uri), size, resampling).pixels_HWC.tobytes()
-        for sample in samples[:_IN_MEMORY]
-    ]
-    batch_size = config.run.batch_size
-    runner = BackboneRunner(config.backbone, batch_size=batch_size, threads=os.cpu_count())
-    runner.features(pixels[:batch_size])
-    done = 0
-    started = time.perf_counter()
-    while done < len(samples):
-        chunk = pixels[: min(len(pixels), len(samples) - done)]
-        runner.features(chunk)
-        done += len(chunk)
-    _synchronize(runner.device)
-    return done / (time.perf_counter() - started)
-
-
-@torch.inference_mode()
-def _loop(
-    config: Config, samples: Sequence[Sample], detectors: dict[str, Detector], progress: Progress
-) -> float:
-    """(b): what a script does without nfbmr's pipeline; written plainly on purpose."""
-    torch.set_num_threads(os.cpu_count() or 1)
-    backbone = create_backbone(config.backbone)
-    size, batch_size = config.backbone.image_size_px, config.run.batch_size
-    by_category: dict[str, list[Sample]] = {}
-    for sample in samples:
-        by_category.setdefault(sample.category, []).append(sample)
-    done = 0
-    started = time.perf_counter()
-    with progress.counter("(b) plain loop", len(samples)) as count:
-        for category, own in by_category.items():
-            for start in range(0, len(own), batch_size):
-                batch = []
-                for sample in own[start : start + batch_size]:
-                    image = Image.open(io.BytesIO(read_bytes(sample.uri))).convert("RGB")
-                    batch.append(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)))
-                y_BCHW = backbone(torch.from_numpy(np.stack(batch)))
-                detectors[category].score_features(y_BCHW)
-                done += len(batch)
-                count(done)
-    return done / (time.perf_counter() - started)
-
-
-def _job(
-    request: ThroughputRequest, samples: Sequence[Sample], registry: Registry, clock: _Clock
-) -> ScoringSummary:
-    """(c): plan, fetch, decode, score, commit."""
-    return score(
-        ScoringRequest((request.data,), str(request.work_dir / "scores")),
-        registry,
-        request.config.run,
-        clock,
-        pictures=lambda: planned_samples(samples, request.data),
-    )
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

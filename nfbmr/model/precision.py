@@ -1,4 +1,4 @@
-"""In which floating-point format convolutions are computed."""
+"""In which floating-point format convolutions are computed, and how much is done to be fast."""
 
 from __future__ import annotations
 
@@ -8,18 +8,44 @@ FLOAT32 = "float32"
 BFLOAT16 = "bfloat16"
 PRECISIONS = (FLOAT32, BFLOAT16)
 
+AUTOMATIC = "auto"
+REFERENCE = "reference"
+COMPILED = "compiled"
+FORWARD_MODES = (AUTOMATIC, REFERENCE, COMPILED, *PRECISIONS)
+"""How a backbone's forward passes are run:
+
+- ``auto``: in the precision that the detector was calibrated with, batch norms folded,
+  channels last;
+- ``reference``: the network as it was published, in float32; slow;
+- ``compiled``: as ``auto``, and compiled by PyTorch's inductor; half a minute at an actor's start;
+- ``float32``, ``bfloat16``: as ``auto``, whatever the detector was calibrated with.
+"""
+
+
+def forward_precision(mode: str, calibrated: str) -> str:
+    """The precision of a forward mode, given the one that the detector was calibrated with."""
+    if mode in PRECISIONS:
+        return mode
+    return FLOAT32 if mode == REFERENCE else calibrated
+
+
+def used_precision(precision: str, device: torch.device) -> str:
+    """What a network of this precision really computes with on this device.
+
+    ``bfloat16`` is used where the device computes with it; on hardware that would only imitate it,
+    float32 is.
+    """
+    return BFLOAT16 if precision == BFLOAT16 and _computes_bfloat16(device) else FLOAT32
+
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The context in which a network of this precision runs on this device.
-
-    ``bfloat16`` is used where the device computes with it; on hardware that would only imitate it
-    the context does nothing and float32 is used.
 
     Args:
         precision: one of ``PRECISIONS``.
         device: where the network's tensors lie.
     """
-    enabled = precision == BFLOAT16 and _computes_bfloat16(device)
+    enabled = used_precision(precision, device) == BFLOAT16
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -56,29 +55,26 @@ class Fetcher:
     def fetch(self, unit: PlannedUnit) -> dict[str, Any]:
         """The row of one unit."""
         clock = StageClock()
-        with clock.stage("fetch"):
+        # A fetch task has its process to itself; the threads that talk to a store are fsspec's.
+        with clock.whole_process("fetch"):
             with store_sentences(f"Reading the plan in {self.output}"):
                 planned = unit_pictures(self.output, self.run_id, unit)
             reader = PictureReader(self.patience_s)
             with ThreadPoolExecutor(_FETCH_THREADS) as pool:
                 fetched = list(pool.map(lambda picture: self._fetch(picture, reader), planned))
             if self.last_try:
-                settle([picture for picture, _, _ in fetched])
-            encoded = b"".join(data for _, data, _ in fetched)
-        clock.add("fetch", 0.0, sum(cpu_s for _, _, cpu_s in fetched))
+                settle([picture for picture, _ in fetched])
+            encoded = b"".join(data for _, data in fetched)
         return {
             "unit": unit.name,
             "category": unit.category,
-            "pictures": pictures_to_json([picture for picture, _, _ in fetched]),
+            "pictures": pictures_to_json([picture for picture, _ in fetched]),
             "encoded": encoded,
             **clock.seconds,
         }
 
-    def _fetch(
-        self, planned: PlannedPicture, reader: PictureReader
-    ) -> tuple[UnitPicture, bytes, float]:
-        """A picture, its bytes (none where it has an error), and the CPU seconds it took."""
-        started = time.thread_time()
+    def _fetch(self, planned: PlannedPicture, reader: PictureReader) -> tuple[UnitPicture, bytes]:
+        """A picture and its bytes, none where it has an error."""
         picture = UnitPicture(planned.image_uri, planned.archive, planned.member)
         if planned.captured_at is not None:
             picture.captured_at = planned.captured_at.isoformat()
@@ -87,7 +83,7 @@ class Fetcher:
         elif planned.category in self.model_errors:
             picture.fail(self.model_errors[planned.category], NO_MODEL)
         if picture.error is not None:
-            return picture, b"", time.thread_time() - started
+            return picture, b""
         read = reader.read(planned)
         if read.error is not None:
             picture.fail(str(read.error), read.refused or read.error.kind)
@@ -95,4 +91,4 @@ class Fetcher:
         else:
             picture.encoded_bytes = len(read.data)
             picture.content_hash = content_hash(read.data)
-        return picture, read.data, time.thread_time() - started
+        return picture, read.data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -131,6 +132,7 @@ def _summary(
         fetched_bytes=work.encoded_bytes,
         seconds_by_stage=work.seconds,
         cpu_seconds_by_stage=work.cpu_seconds,
+        forward=asdict(work.difference) if work.difference else None,
     )
 
 

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from nfbmr.errors import NfbmrError
 from nfbmr.model.detector import Detector, Scores
+from nfbmr.model.precision import REFERENCE
 from nfbmr.model.runner import BackboneRunner, best_device
 from nfbmr.model.scoring import map_peak
+from nfbmr.score.forward_difference import ForwardDifference, compare_forward
 from nfbmr.score.heads_cache import HeadsCache
 from nfbmr.score.stage_clock import StageClock
 from nfbmr.settings import RunSettings
@@ -29,6 +31,9 @@ class ForwardPasses:
         load: fetches a category's detector.
         settings: resources.
         weights: where the backbone's weights are, if not where they were at training.
+
+    Attributes:
+        difference: what the fast forward passes changed on the first pictures, once they came.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class ForwardPasses:
         self.settings = settings
         self.weights = weights
         self.runners: dict[str, BackboneRunner] = {}
+        self.difference: ForwardDifference | None = None
         self.heads = HeadsCache(load, settings.heads_cache_mib, best_device())
 
     def _runner(self, detector: Detector) -> BackboneRunner:
@@ -47,6 +53,7 @@ class ForwardPasses:
                 detector.backbone_settings(self.weights),
                 batch_size=self.settings.batch_size,
                 threads=self.settings.cpus_per_actor,
+                forward=self.settings.forward,
             )
             detector.check_backbone(runner.backbone)
             self.runners[key] = runner
@@ -69,12 +76,29 @@ class ForwardPasses:
         runner = self._runner(detector)
         with clock.stage("forward", runner.threads):
             y_BCHW = runner.features_of(pixels_BHWC)
+            runner.wait()
         with clock.stage("heads", runner.threads):
             scores = detector.score_features(y_BCHW)
-            return _columns(detector, scores)
+            columns = score_columns(detector, scores)
+        self._compare_once(detector, runner, pixels_BHWC)
+        return columns
+
+    def _compare_once(
+        self, detector: Detector, runner: BackboneRunner, pixels_BHWC: NDArray[np.uint8]
+    ) -> None:
+        """See what the fast forward passes change, on the first pictures that come."""
+        count = self.settings.compared_pictures
+        if count > 0 and self.difference is None and self.settings.forward != REFERENCE:
+            pixels_BHWC = pixels_BHWC[:count]
+            self.difference = compare_forward(detector, runner, pixels_BHWC, self.weights)
 
 
-def _columns(detector: Detector, scores: Scores) -> dict[str, Sequence[Any]]:
+def score_columns(detector: Detector, scores: Scores) -> dict[str, Sequence[Any]]:
+    """Columns of scored pictures, on the CPU, in order.
+
+    Raises:
+        NfbmrError: scores are not finite.
+    """
     peak_x_B, peak_y_B = map_peak(scores.map_BHW)
     score_B = scores.score_B.double().cpu().numpy()
     if not np.isfinite(score_B).all():

@@ -103,6 +103,8 @@ def score_units(
                     continue
                 work.add(row)
                 count(work.pictures)
+    if work.difference is not None:
+        progress.say(work.difference.sentence())
     return work
 
 

@@ -21,6 +21,7 @@ from nfbmr.model.detector import Detector
 from nfbmr.registry import load_detector
 from nfbmr.score.decode import decode_pictures
 from nfbmr.score.forward import ForwardPasses
+from nfbmr.score.forward_difference import NOT_COMPARED
 from nfbmr.score.metrics import ScoringMetrics
 from nfbmr.score.plan import PlannedModel
 from nfbmr.score.rows import RowMaker
@@ -66,6 +67,7 @@ class Scorer:
         self.forward = ForwardPasses(self._load, settings, weights)
         self.metrics = ScoringMetrics()
         self.lock = threading.Lock()
+        self.told = False
         self.threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="nfbmr-decode")
 
     def _load(self, category: str) -> Detector:
@@ -85,7 +87,7 @@ class Scorer:
             table = self.rows.table(row["category"], pictures, columns)
             output = storage.absolute_uri(self.output)
             write_unit(output, row["unit"], table, self.patience_s)
-        statistics = _statistics(row, pictures, clock)
+        statistics = {**_statistics(row, pictures, clock), **self._difference_once()}
         kinds = [picture.error_kind for picture in pictures if picture.error_kind is not None]
         self.metrics.count(row["category"], statistics, kinds)
         return pa.Table.from_pylist([statistics])
@@ -109,6 +111,15 @@ class Scorer:
                 if picture.error is None:
                     picture.fail(str(error), MODEL)
             return {}
+
+    def _difference_once(self) -> Mapping[str, Any]:
+        """What the fast forward passes changed, told with the first unit that was scored."""
+        if self.told:
+            return NOT_COMPARED
+        with self.lock:
+            seen = None if self.told else self.forward.difference
+            self.told = self.told or seen is not None
+        return NOT_COMPARED if seen is None else seen.as_columns()
 
     def _pixels(
         self, category: str, pictures: Sequence[UnitPicture], batch: pa.Table, clock: StageClock

@@ -17,11 +17,20 @@ class StageClock:
     """Adds up seconds by stage; ``seconds`` has the names of ``WALL_COLUMNS`` and ``CPU_COLUMNS``.
 
     Wall-clock seconds include waiting: for a store, for the other threads of the process, for a
-    core. CPU seconds are the calling thread's own.
+    core. CPU seconds are the calling thread's own, unless said otherwise.
     """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys((*WALL_COLUMNS, *CPU_COLUMNS), 0.0)
+
+    @contextmanager
+    def whole_process(self, name: str) -> Iterator[None]:
+        """Time a block with the CPU seconds of all threads: the process does nothing else."""
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - wall_s, time.process_time() - cpu_s)
 
     @contextmanager
     def stage(self, name: str, threads: int = 1) -> Iterator[None]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nfbmr.score.forward_difference import ForwardDifference
 from nfbmr.score.stage_clock import CPU_COLUMNS, WALL_COLUMNS
 
 
@@ -19,6 +20,7 @@ class WorkDone:
         encoded_bytes: that were read.
         seconds: worker seconds by stage, waiting included.
         cpu_seconds: CPU seconds by stage.
+        difference: what fast forward passes changed, on the first pictures of each actor.
     """
 
     pictures: int = 0
@@ -26,6 +28,7 @@ class WorkDone:
     encoded_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WALL_COLUMNS, 0.0))
     cpu_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(CPU_COLUMNS, 0.0))
+    difference: ForwardDifference | None = None
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one unit, by the row that ``Scorer`` returned for it."""
@@ -36,3 +39,6 @@ class WorkDone:
             self.seconds[name] += row[name]
         for name in CPU_COLUMNS:
             self.cpu_seconds[name] += row[name]
+        seen = ForwardDifference.from_columns(row)
+        if seen is not None:
+            self.difference = self.difference.merged(seen) if self.difference else seen

@@ -9,6 +9,7 @@ from typing import Any
 
 from nfbmr import storage
 from nfbmr.progress import table
+from nfbmr.score.forward_difference import ForwardDifference
 
 SUMMARY = "_summary.json"
 
@@ -30,6 +31,7 @@ class ScoringSummary:
         fetched_bytes: encoded bytes that were read in this session.
         seconds_by_stage: summed over all workers, of the units scored in this session.
         cpu_seconds_by_stage: of them, what the processors worked.
+        forward: what fast forward passes changed (``ForwardDifference``), where it was measured.
     """
 
     output: str
@@ -44,6 +46,7 @@ class ScoringSummary:
     fetched_bytes: int
     seconds_by_stage: dict[str, float]
     cpu_seconds_by_stage: dict[str, float]
+    forward: dict[str, Any] | None = None
 
     @classmethod
     def of_earlier(cls, run: Mapping[str, Any]) -> ScoringSummary:
@@ -97,6 +100,13 @@ def _run_rows(summary: ScoringSummary) -> list[tuple[str, object]]:
         ("models", ", ".join(f"{name} v{v}" for name, v in summary.models.items())),
         ("output", summary.output),
     ]
+    if summary.forward is not None:
+        difference = ForwardDifference(**summary.forward)
+        rows += [
+            ("forward passes", difference.numerics),
+            ("largest change of a score", f"{difference.score_share:.2%} of the threshold"),
+            ("largest change of a p-value", f"{difference.p_value:.2g}"),
+        ]
     total_s = sum(summary.seconds_by_stage.values())
     for stage, seconds in summary.seconds_by_stage.items() if total_s > 0 else ():
         rows.append((f"worker time, {stage[:-2]}", f"{seconds:.1f} s ({seconds / total_s:.0%})"))

@@ -1,0 +1,113 @@
+"""What fast forward passes change: scores against those of the plain network in float32.
+
+Shapes: B pictures, H, W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nfbmr.model.detector import Detector
+from nfbmr.model.precision import REFERENCE
+from nfbmr.model.runner import BackboneRunner
+
+_PREFIX = "difference_"
+_SMALLEST = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardDifference:
+    """The largest differences seen on some pictures.
+
+    Attributes:
+        numerics: how the fast passes were computed, in words.
+        calibrated: precision that the detectors were calibrated with.
+        pictures: that were compared.
+        score: largest difference of two scores.
+        score_share: the same as a share of the detector's threshold.
+        p_value: largest difference of two p-values.
+    """
+
+    numerics: str
+    calibrated: str
+    pictures: int
+    score: float
+    score_share: float
+    p_value: float
+
+    def merged(self, other: ForwardDifference) -> ForwardDifference:
+        """What both saw together."""
+        return ForwardDifference(
+            self.numerics,
+            self.calibrated,
+            self.pictures + other.pictures,
+            max(self.score, other.score),
+            max(self.score_share, other.score_share),
+            max(self.p_value, other.p_value),
+        )
+
+    def sentence(self) -> str:
+        """For people."""
+        return (
+            f"Forward passes in {self.numerics} (calibrated in {self.calibrated}): on "
+            f"{self.pictures} pictures, scores differ from plain float32 by at most "
+            f"{self.score:.2g} ({self.score_share:.2%} of the threshold), p-values by at most "
+            f"{self.p_value:.2g}"
+        )
+
+    def as_columns(self) -> dict[str, Any]:
+        """As columns of a row of statistics."""
+        return {f"{_PREFIX}{name}": value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_columns(cls, row: Mapping[str, Any]) -> ForwardDifference | None:
+        """What ``as_columns`` wrote, or None where nothing was compared."""
+        if row.get(f"{_PREFIX}pictures") is None:
+            return None
+        return cls(**{name: row[f"{_PREFIX}{name}"] for name in cls.__slots__})
+
+
+NOT_COMPARED: dict[str, None] = {f"{_PREFIX}{name}": None for name in ForwardDifference.__slots__}
+"""The columns of a row without a comparison."""
+
+
+def compare_forward(
+    detector: Detector,
+    runner: BackboneRunner,
+    pixels_BHWC: NDArray[np.uint8],
+    weights: str | None = None,
+) -> ForwardDifference:
+    """Score pictures by the fast and by the plain network; the latter is built for that alone.
+
+    Args:
+        detector: of the pictures' category, its heads on the runner's device.
+        runner: of the fast passes.
+        pixels_BHWC: (B, H, W, 3), uint8.
+        weights: where the backbone's weights are, if not where they were at training.
+    """
+    plain = BackboneRunner(
+        detector.backbone_settings(weights),
+        batch_size=1,
+        threads=runner.threads,
+        device=runner.device,
+        forward=REFERENCE,
+    )
+    score_B, expected_B = (
+        detector.score_features(each.features_of(pixels_BHWC)).score_B.double().cpu().numpy()
+        for each in (runner, plain)
+    )
+    difference = float(np.abs(score_B - expected_B).max())
+    p_values = detector.calibration.p_values
+    return ForwardDifference(
+        numerics=runner.numerics,
+        calibrated=str(detector.backbone["precision"]),
+        pictures=len(pixels_BHWC),
+        score=difference,
+        score_share=difference / max(abs(detector.threshold), _SMALLEST),
+        p_value=float(np.abs(p_values(score_B) - p_values(expected_B)).max()),
+    )

@@ -1,0 +1,189 @@
+"""The jobs on a cluster of several nodes with declared GPUs, submitted through Ray's jobs API.
+
+Nodes are processes of this machine; what they offer as a GPU is a number, so the forward passes
+run on cores. A node goes and another comes in the middle of each job, and what comes out is what
+one node gives.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from nfbmr.data.procedural import Factory, FactorySettings, generate_factory
+from nfbmr.registry import Registry, default_uri
+from nfbmr.score.dataset import read_scores
+from nfbmr.score.units import finished_units
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 400.0
+SETTINGS = (
+    "backbone.image_size_px=128",
+    "fit.min_steps=60",
+    "calibration.false_alarm_rate=0.1",
+    "run.unit_size=4",
+    "run.cpus_per_fit=1",
+    "run.gpus_per_fit=1",
+    "run.gpus_per_actor=1",
+)
+
+
+@dataclass
+class Nodes:
+    """A cluster whose worker nodes come and go, and its jobs API.
+
+    Attributes:
+        cluster: a head that offers nothing, and workers.
+        client: of the jobs API.
+        workers: nodes that are up, oldest first.
+    """
+
+    cluster: Cluster
+    client: JobSubmissionClient
+    workers: list[object]
+
+    def add(self) -> None:
+        """Start one more worker node with a declared GPU."""
+        self.workers.append(
+            self.cluster.add_node(
+                num_cpus=2,
+                num_gpus=1,
+                node_ip_address="127.0.0.1",
+                object_store_memory=150 * 2**20,
+            )
+        )
+
+    def lose_oldest(self) -> None:
+        """Kill the worker node that has been there longest, with everything on it."""
+        self.cluster.remove_node(self.workers.pop(0), allow_graceful=False)
+
+    def submit(self, job: str, *arguments: str) -> str:
+        """Submit one of ``jobs/``; returns the submission's id."""
+        sets = [part for setting in SETTINGS for part in ("--set", setting)]
+        words = [sys.executable, str(ROOT / "jobs" / job), *arguments, "--preset", "small", *sets]
+        environment = {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": self.cluster.address}
+        return str(
+            self.client.submit_job(
+                entrypoint=" ".join(words), runtime_env={"env_vars": environment}
+            )
+        )
+
+    def wait(self, job: str, until: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for a job's end, or for something to happen before it; whether it happened.
+
+        Raises:
+            AssertionError: the job failed, or neither came in time.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            if until():
+                return True
+            status = self.client.get_job_status(job)
+            if status == JobStatus.SUCCEEDED:
+                return False
+            assert not status.is_terminal(), self.client.get_job_logs(job)
+            time.sleep(0.2)
+        raise AssertionError(f"nothing happened in time:\n{self.client.get_job_logs(job)}")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS"):
+            patch.delenv(name, raising=False)
+        # A node that was killed is noticed within seconds.
+        patch.setenv("RAY_health_check_period_ms", "1000")
+        patch.setenv("RAY_health_check_failure_threshold", "3")
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 1,
+                "node_ip_address": "127.0.0.1",
+                "include_dashboard": True,
+                "dashboard_host": "127.0.0.1",
+                "dashboard_port": 0,
+                "object_store_memory": 150 * 2**20,
+            },
+        )
+        try:
+            address = f"http://{cluster.head_node.address_info['webui_url']}"
+            running = Nodes(cluster, JobSubmissionClient(address), [])
+            running.add()
+            yield running
+        finally:
+            cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
+    settings = FactorySettings(
+        categories=2, train=60, test_normal=4, test_defective=4, archive=80, size_px=128
+    )
+    return generate_factory(tmp_path_factory.mktemp("factory"), settings)
+
+
+@pytest.fixture(scope="module")
+def on_one_node(nodes: Nodes, factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models and scores of an undisturbed cluster with one worker node."""
+    folder = tmp_path_factory.mktemp("one-node")
+    work = ("--work-dir", str(folder / "work"))
+    nodes.wait(nodes.submit("train.py", "--data", factory.root, "--layout", "mvtec", *work))
+    nodes.wait(nodes.submit("score.py", factory.archive, "--output", str(folder / "scores"), *work))
+    return folder
+
+
+def thresholds(work_dir: Path) -> dict[str, float]:
+    registry = Registry(default_uri(str(work_dir)))
+    names = {version.category for version in registry.list_versions()}
+    return {name: registry.load(name).threshold for name in names}
+
+
+def test_a_node_goes_and_one_comes_while_categories_are_fitted(
+    nodes: Nodes, factory: Factory, on_one_node: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "table.json"
+    job = nodes.submit(
+        "train.py",
+        *("--data", factory.root, "--layout", "mvtec"),
+        *("--work-dir", str(tmp_path / "work"), "--json", str(table)),
+    )
+    assert nodes.wait(job, lambda: "flow epoch" in nodes.client.get_job_logs(job))
+    nodes.add()
+    nodes.lose_oldest()
+    nodes.wait(job)
+    assert [row["outcome"] for row in json.loads(table.read_text())] == ["registered"] * 2
+    expected = thresholds(on_one_node / "work")
+    assert len(expected) == 2
+    assert thresholds(tmp_path / "work") == pytest.approx(expected, rel=0.05)
+
+
+def test_a_node_goes_and_one_comes_while_an_archive_is_scored(
+    nodes: Nodes, factory: Factory, on_one_node: Path, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "scores")
+    work = str(on_one_node / "work")
+    job = nodes.submit("score.py", factory.archive, "--output", output, "--work-dir", work)
+    assert nodes.wait(job, lambda: bool(finished_units(output)))
+    nodes.add()
+    nodes.lose_oldest()
+    nodes.wait(job)
+    assert rows(output) == rows(str(on_one_node / "scores"))
+
+
+def rows(output: str) -> dict[str, tuple[object, ...]]:
+    """What does not differ from run to run, by picture; none is there twice."""
+    found = read_scores(output).select(["image_uri", "status", "error", "score"]).to_pylist()
+    by_name = {
+        row["image_uri"]: (row["status"], row["error"], row["score"] and f"{row['score']:.4g}")
+        for row in found
+    }
+    assert len(by_name) == len(found)
+    return by_name
