@@ -13,11 +13,17 @@ from typing import Any
 import fsspec
 
 from nfbmr.errors import ConfigError
+from nfbmr.gate_settings import GateSettings
 from nfbmr.model.backbone import BackboneSettings
 from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import HeadsSettings
 from nfbmr.model.mapper import MapperSettings
-from nfbmr.settings import CalibrationSettings, FitSettings, NightSettings, RunSettings
+from nfbmr.settings import (
+    CalibrationSettings,
+    FitSettings,
+    NightSettings,
+    RunSettings,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Config:
         standardize: standardise features per channel before the flow.
         fit: how flow and mapper are fitted.
         calibration: held-out normals, false-alarm rate, aggregate.
+        gate: when a new version becomes the champion.
         night: how a campaign over many categories runs.
         run: what a job may use of the machine or cluster.
     """
@@ -41,6 +48,7 @@ class Config:
     standardize: bool = True
     fit: FitSettings = field(default_factory=FitSettings)
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    gate: GateSettings = field(default_factory=GateSettings)
     night: NightSettings = field(default_factory=NightSettings)
     run: RunSettings = field(default_factory=RunSettings)
 

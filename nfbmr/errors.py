@@ -109,6 +109,10 @@ class RegistryError(NfbmrError):
     exit_code = 6
 
 
+class RegistryUnavailableError(RegistryError):
+    """A registry that cannot be reached now; the same may go well later."""
+
+
 class OutputError(NfbmrError):
     """An output that already holds something else, or scores that are not what was expected."""
 

@@ -293,6 +293,8 @@ class RunSettings:
         training_failure_budget: share of a category's training pictures that may be unreadable.
         output: what the finished data set of a scoring run looks like.
         drift: when a scoring run warns about its p-values.
+        registry_patience_s: how long a registry that cannot be reached is tried again before a
+            finished detector is kept on disk instead.
     """
 
     cpus_per_fit: float = 0.0
@@ -316,6 +318,7 @@ class RunSettings:
     training_failure_budget: float = 0.05
     output: OutputSettings = field(default_factory=OutputSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
+    registry_patience_s: float = 300.0
 
     def __post_init__(self) -> None:
         for name in ("cpus_per_actor", "decode_batch_size", "batch_size", "unit_size"):
@@ -332,6 +335,7 @@ class RunSettings:
             "decode_threads",
             "heads_cache_mib",
             "compared_pictures",
+            "registry_patience_s",
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"run.{name} = {getattr(self, name):g}: must not be negative.")

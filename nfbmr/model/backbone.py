@@ -209,8 +209,13 @@ class Backbone(nn.Module):
 
     def key(self) -> str:
         """Sixteen hexadecimal digits that change when ``identity`` does."""
-        text = json.dumps(self.identity(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return identity_key(self.identity())
+
+
+def identity_key(identity: Mapping[str, Any]) -> str:
+    """``Backbone.key()`` of the backbone that has this identity."""
+    text = json.dumps(dict(identity), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _require_whole_patches(network: nn.Module, size: int) -> None:

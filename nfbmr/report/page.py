@@ -17,6 +17,7 @@ from nfbmr import __version__, storage
 from nfbmr.data.content import read_bytes
 from nfbmr.data.decoding import decode_mask, decode_rgb
 from nfbmr.data.sample import Sample
+from nfbmr.drawing import heatmap, thumbnail
 from nfbmr.errors import DataError, DecodeError
 from nfbmr.evaluate import CategoryEvaluation, Evaluation, describe_rate, map_of
 from nfbmr.report import pictures, plots
@@ -200,11 +201,11 @@ def _shown(
 ) -> Shown:
     label = sample.defect_type if sample else None
     try:
-        small_HWC = pictures.thumbnail(decode_rgb(read_picture(row)))
+        small_HWC = thumbnail(decode_rgb(read_picture(row)))
         mask = _mask_picture(small_HWC, sample)
     except (DataError, DecodeError) as error:
         return Shown(row, None, None, None, label, str(error))
-    heat = pictures.data_uri(pictures.heatmap(small_HWC, map_of(row), low, high))
+    heat = pictures.data_uri(heatmap(small_HWC, map_of(row), low, high))
     return Shown(row, pictures.data_uri(small_HWC), heat, mask, label)
 
 

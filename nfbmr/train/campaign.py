@@ -47,6 +47,11 @@ class CampaignPaths:
     features: str
     checkpoints: str
 
+    @property
+    def unregistered(self) -> str:
+        """Where finished detectors are kept that the registry did not take."""
+        return storage.join(self.checkpoints, "unregistered")
+
     @classmethod
     def under(cls, work_dir: str) -> CampaignPaths:
         """The usual places in a work directory."""
@@ -249,7 +254,8 @@ def _fitted(night: Night, task: CategoryTask) -> Fitted | None:
 
 def _finish(campaign: _Campaign, outcome: Outcome) -> CategoryResult:
     task = campaign.tasks[outcome.category]
-    result, has_more_to_do = finish(outcome, task, campaign.night, campaign.registry)
+    keep_in = campaign.paths.unregistered
+    result, has_more_to_do = finish(outcome, task, campaign.night, campaign.registry, keep_in)
     campaign.is_open |= has_more_to_do
     return result
 

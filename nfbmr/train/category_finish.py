@@ -17,7 +17,7 @@ def fit_of(task: CategoryTask, night: Night) -> str:
 
 
 def finish(
-    outcome: Outcome, task: CategoryTask, night: Night, registry: Registry
+    outcome: Outcome, task: CategoryTask, night: Night, registry: Registry, keep_in: str
 ) -> tuple[CategoryResult, bool]:
     """Register and judge what was fitted, and remember that the category is finished.
 
@@ -26,6 +26,7 @@ def finish(
         task: that was fitted.
         night: which remembers it.
         registry: where it is registered.
+        keep_in: where a detector is kept that the registry does not take.
 
     Returns:
         The category's row, and whether the same command could go on with the category.
@@ -46,7 +47,7 @@ def finish(
         return result, outcome.cause in (Cause.LOST, Cause.MEMORY)
     _describe(result, outcome)
     try:
-        version, decision = register(outcome, task, registry)
+        version, decision = register(outcome, task, registry, keep_in)
     except RegistryError as error:
         result.decision = str(error)
         return result, True

@@ -28,6 +28,8 @@ from nfbmr.train.held_out_maps import (
     cross_fitted_maps,
     held_out_maps,
 )
+from nfbmr.train.judging import JudgedPictures
+from nfbmr.train.sample_pictures import draw_losses
 from nfbmr.train.training_features import InCache
 from nfbmr.train.trimming import PILOT, flow_alone, note_pilot
 from nfbmr.train.worst import (
@@ -98,6 +100,8 @@ def fit_category(
         },
     )
     detector.save(folder)
+    _to_judge(task, stay, heads, maps, device).leave(folder, aggregate)
+    draw_losses(folder, losses)
     result = FitReport(
         losses=losses,
         aggregate=aggregate,
@@ -194,6 +198,29 @@ def _worst(
     gone = set(at(sorted(left_out)))
     pictures = [replace(p, role=TRIMMED) if p.uri in gone else p for p in pictures]
     return worst_of(pictures, task.config.night.worst_listed)
+
+
+def _to_judge(
+    task: CategoryTask,
+    fitted: Sequence[str],
+    heads: Heads,
+    maps: HeldOutMaps,
+    device: str | torch.device,
+) -> JudgedPictures:
+    """The maps by name, with those of the labelled test pictures."""
+    names = list(task.labelled_entries)
+    labelled = anomaly_maps(heads, _load(task, names), device) if names else torch.empty(0)
+    held_out = set(task.held_out_entries)
+    return JudgedPictures(
+        normal=dict(zip(maps.normal_entries, maps.normal_NHW, strict=True)),
+        synthetic=dict(zip(maps.synthetic_entries, maps.synthetic_NHW, strict=True)),
+        labelled=dict(zip(names, labelled, strict=True)),
+        defective=frozenset(n for n, defective in task.labelled_entries.items() if defective),
+        fitted=tuple(entry for entry in fitted if entry not in held_out),
+        uris=task.uris,
+        cache_root=task.cache_root,
+        backbone_key=task.backbone_key,
+    )
 
 
 def _load(task: CategoryTask, entries: Sequence[str]) -> Tensor:

@@ -34,6 +34,8 @@ class CategoryTask:
         folds: how many times heads are fitted to calibrate by cross-fitting; 0 where the pictures
             that calibrate are held out.
         lineage: goes into the detector.
+        labelled_entries: labelled test pictures and whether each is defective; only the promotion
+            gate looks at their scores.
         uris: where all these pictures lie, by entry.
         state_root: folder or ``s3://`` prefix where the fit keeps its state; None keeps none.
     """
@@ -48,6 +50,7 @@ class CategoryTask:
     synthetic_entries: Sequence[str]
     folds: int = 0
     lineage: dict[str, Any] = field(default_factory=dict)
+    labelled_entries: Mapping[str, bool] = field(default_factory=dict)
     uris: Mapping[str, str] = field(default_factory=dict)
     state_root: str | None = None
 

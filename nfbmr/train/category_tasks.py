@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nfbmr.config import Config
 from nfbmr.data.sample import Sample
@@ -14,7 +14,7 @@ from nfbmr.train.campaign_result import FAILED, CategoryResult
 from nfbmr.train.category_fit import CategoryTask
 from nfbmr.train.features import FeatureIndex, Picture
 from nfbmr.train.fingerprints import data_fingerprint, settings_fingerprint
-from nfbmr.train.split import Split, split_normals
+from nfbmr.train.split import Split, labelled_pictures, split_normals
 
 SYNTHETIC_DEFECTS = 1
 """Synthetic defects per held-out picture, for the choice of the aggregate."""
@@ -43,7 +43,9 @@ def split_categories(
     failures: list[CategoryResult] = []
     for name in sorted({sample.category for sample in samples}):
         try:
-            splits[name] = split_normals(samples, name, config.calibration, config.fit.seed)
+            split = split_normals(samples, name, config.calibration, config.fit.seed)
+            labelled = labelled_pictures(samples, name, config.gate)
+            splits[name] = replace(split, labelled=labelled)
         except DataError as error:
             failures.append(CategoryResult(name, FAILED, decision=str(error)))
     return splits, failures
@@ -51,7 +53,8 @@ def split_categories(
 
 def pictures_of(split: Split, config: Config) -> list[Picture]:
     """All pictures whose features a category needs."""
-    return training_pictures(split) + _synthetic(split, config)
+    labelled = [Picture(sample.uri) for sample in split.labelled]
+    return training_pictures(split) + labelled + _synthetic(split, config)
 
 
 def training_pictures(split: Split) -> list[Picture]:
@@ -131,5 +134,16 @@ def _task(name: str, split: Split, preparation: Preparation) -> CategoryTask:
             "pictures_unreadable": len(_unreadable(split, index)),
             "fitted_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
+        labelled_entries=_labelled_entries(split, index, {*fit_entries, *held_out_entries}),
         uris={index.entries[p]: p.uri for p in pictures_of(split, config) if p in index.entries},
     )
+
+
+def _labelled_entries(split: Split, index: FeatureIndex, trained_on: set[str]) -> dict[str, bool]:
+    """Readable labelled test pictures that are not among the training pictures, too."""
+    found = {index.entries.get(Picture(s.uri)): s.is_defective for s in split.labelled}
+    return {
+        entry: defective
+        for entry, defective in found.items()
+        if entry is not None and entry not in trained_on
+    }

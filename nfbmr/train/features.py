@@ -12,12 +12,13 @@ import ray
 
 from nfbmr.data.content import content_hash, read_bytes
 from nfbmr.data.decoding import decode_and_resize
-from nfbmr.data.synthetic_defects import VERSION, cut_defect
+from nfbmr.data.synthetic_defects import cut_defect
 from nfbmr.errors import DataError, DecodeError
 from nfbmr.model.backbone import BackboneSettings, create_backbone
 from nfbmr.model.runner import BackboneRunner
 from nfbmr.resources import actor_pool, ray_data_session
 from nfbmr.settings import RunSettings
+from nfbmr.train.entry_names import defect_seed, entry_name
 from nfbmr.train.feature_cache import FeatureCache, is_among
 
 _SCHEMA = pa.schema(
@@ -190,8 +191,8 @@ class _Decoder:
     def _pixels(self, data: bytes, entry: str, variant: int) -> bytes:
         size, resampling = self.settings.image_size_px, self.settings.resampling
         pixels_HWC = decode_and_resize(data, size, resampling).pixels_HWC
-        if variant > 0:
-            seed = int(content_hash(entry.encode())[:15], 16)
+        seed = defect_seed(entry)
+        if seed is not None:
             pixels_HWC = cut_defect(pixels_HWC, seed)
         return pixels_HWC.tobytes()
 
@@ -201,16 +202,6 @@ def _content(uri: str) -> bytes | DataError:
         return read_bytes(uri)
     except DataError as error:
         return error
-
-
-def entry_name(picture_hash: str, variant: int) -> str:
-    """What the cache calls a picture (variant 0), or a copy of it with a synthetic defect."""
-    return picture_hash if variant == 0 else f"{picture_hash}-cut{VERSION}-{variant}"
-
-
-def entry_of_picture(entry: str) -> str:
-    """The entry of the picture itself, for the entry of a copy with a synthetic defect too."""
-    return entry.partition("-cut")[0]
 
 
 class _FeatureActor:

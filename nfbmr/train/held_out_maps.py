@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from nfbmr.model.heads import Heads
-from nfbmr.train.features import entry_of_picture
+from nfbmr.train.entry_names import entry_of_picture
 
 Load = Callable[[Sequence[str]], Tensor]
 

@@ -2,70 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
 from pathlib import Path
-from typing import Any
 
-from nfbmr import __version__
-from nfbmr.model_version import MetricPoint, ModelVersion
-from nfbmr.registry import Registry
-from nfbmr.train.category_fit import CategoryTask, FitReport
-from nfbmr.train.gate import EVIDENCE_TAG, Decision, decide
+from nfbmr import storage
+from nfbmr.errors import RegistryError, RegistryUnavailableError
+from nfbmr.model_version import ModelVersion
+from nfbmr.registry import BY_GATE, Registry, detector_hash
+from nfbmr.train.category_task import CategoryTask, FitReport
+from nfbmr.train.finished import FinishedFit
+from nfbmr.train.gate import Decision, decide
+from nfbmr.train.opponent import opponent_of
 from nfbmr.train.ray_fit import Fitted
+
+_ATTEMPTS = 20
 
 
 def register(
-    fitted: Fitted, task: CategoryTask, registry: Registry
+    fitted: Fitted, task: CategoryTask, registry: Registry, keep_in: str
 ) -> tuple[ModelVersion, Decision]:
     """Register a fitted detector as challenger, and promote it where the gate says so.
+
+    A registry that is out of reach is tried again for ``run.registry_patience_s``. After that, or
+    where it refuses, the finished detector is kept.
+
+    Args:
+        fitted: the fit.
+        task: what it was made from.
+        registry: where it goes.
+        keep_in: folder or ``s3://`` prefix for a detector that cannot be registered.
+
+    Raises:
+        RegistryError: it could not be registered or judged; the message says where it is kept and
+            which command registers it later.
+        WeightsError: the worker's files are damaged.
+    """
+    with fitted.checkpoint.as_directory() as folder:
+        fit = FinishedFit.load(Path(folder))
+        try:
+            return register_finished(fit, registry, task.config.run.registry_patience_s)
+        except RegistryError as error:
+            kept = keep(fit, keep_in)
+            raise type(error)(
+                f"{error} The finished detector of {fit.category!r} is kept in {kept}. Once the "
+                f"registry is back, register it with: nfbmr models register {shlex.quote(kept)}"
+            ) from None
+
+
+def register_finished(
+    fit: FinishedFit, registry: Registry, patience_s: float
+) -> tuple[ModelVersion, Decision]:
+    """Register and judge a finished fit; doing it again changes nothing.
+
+    Args:
+        fit: from a worker or from where ``keep`` put it.
+        registry: where it goes.
+        patience_s: how long a registry may be out of reach.
 
     Raises:
         RegistryError: the registry refused or could not be reached.
     """
-    report = fitted.report
-    evidence = report.synthetic_aurocs.get(report.aggregate)
-    champion = registry.find(fitted.category)
-    tags = {
-        "nfbmr.version": __version__,
-        "nfbmr.category": fitted.category,
-        "nfbmr.backbone": f"{task.backbone['name']}:{task.backbone['layer']}",
-        "nfbmr.weights_hash": task.backbone["weights_hash"],
-        "nfbmr.aggregate": report.aggregate,
-        **{f"nfbmr.{name}": str(value) for name, value in task.lineage.items()},
-    }
-    if evidence is not None:
-        tags[EVIDENCE_TAG] = f"{evidence:.6f}"
-    with fitted.checkpoint.as_directory() as folder:
-        version = registry.register(
-            fitted.category,
-            Path(folder),
-            params=_flat(task.config.as_dict()),
-            metrics=_metrics(report),
-            curves=_curves(report),
-            tags=tags,
-        )
-    decision = decide(evidence, champion)
-    if decision.promote:
-        registry.promote(fitted.category, version.version, {"nfbmr.decision": decision.reason})
+    version = registry.patiently(
+        lambda: registry.register(
+            fit.category,
+            fit.folder,
+            params=fit.params(),
+            metrics=fit.metrics(),
+            curves=fit.curves(),
+            tags=fit.tags(),
+        ),
+        patience_s,
+    )
+    decision = registry.patiently(lambda: _judge(fit, version, registry), patience_s)
     return version, decision
 
 
-def _metrics(report: FitReport) -> dict[str, float]:
-    metrics = {
-        "threshold": report.threshold,
-        "p_value_floor": report.p_value_floor,
-        "fit_seconds": report.seconds,
-    }
-    metrics.update({f"synthetic_auroc_{k}": v for k, v in report.synthetic_aurocs.items()})
-    return metrics
+def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decision:
+    """Decide against the champion; where another one was promoted meanwhile, against that."""
+    for promotion in registry.promotions(fit.category):
+        if promotion.champion == version.version:
+            return Decision(True, promotion.reason, against=promotion.replaces)
+    for _ in range(_ATTEMPTS):
+        champion = registry.champion(fit.category)
+        opponent = opponent_of(champion, fit.evidence, registry) if champion else None
+        decision = decide(fit.evidence, fit.fitted_at, fit.false_alarm_rate, opponent, fit.gate)
+        registry.note_decision(version, decision.as_dict(), decision.tags())
+        if not decision.promote or registry.promote(
+            fit.category,
+            version.version,
+            {},
+            replacing=champion.version if champion else None,
+            kind=BY_GATE,
+            reason=decision.reason,
+        ):
+            return decision
+    raise RegistryUnavailableError(
+        f"The champion of {fit.category!r} changed {_ATTEMPTS} times while version "
+        f"{version.version} was judged against it."
+    )
 
 
-def _curves(report: FitReport) -> list[MetricPoint]:
-    return [
-        MetricPoint(name, value, epoch.epoch)
-        for epoch in report.losses
-        for name, value in epoch.losses.items()
-    ]
+def keep(fit: FinishedFit, keep_in: str) -> str:
+    """Copy a finished fit to where it can be registered from later; returns the folder."""
+    kept = storage.join(keep_in, f"{fit.category}-{detector_hash(fit.folder)[:12]}")
+    for path in sorted(fit.folder.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(fit.folder).as_posix()
+            storage.write_atomically(storage.join(kept, name), path.read_bytes())
+    return kept
 
 
 def last_losses(report: FitReport) -> dict[str, float]:
@@ -74,14 +118,3 @@ def last_losses(report: FitReport) -> dict[str, float]:
     if "source_loss" in last:
         last["mapper_loss"] = last["source_loss"] + last["target_loss"]
     return last
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``section.key``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

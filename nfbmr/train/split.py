@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
+from nfbmr.gate_settings import GateSettings
 from nfbmr.settings import CalibrationSettings
 
 AUTOMATIC_FOLDS = 5
@@ -23,15 +24,17 @@ class Split:
         held_out: these calibrate: none of ``fit``, or with folds exactly ``fit``, each scored by
             heads that were fitted on the other folds.
         folds: of the cross-fitting; 0 where pictures are held out.
+        labelled: labelled test pictures, for the promotion gate alone.
     """
 
     fit: list[Sample]
     held_out: list[Sample]
     folds: int = 0
+    labelled: list[Sample] = field(default_factory=list)
 
     @property
     def pictures(self) -> list[Sample]:
-        """Every picture once."""
+        """Every training picture once."""
         return self.fit if self.folds else [*self.fit, *self.held_out]
 
 
@@ -94,6 +97,27 @@ def _check_folds(
             f"cross-fitting in {folds} folds at least {folds}: give it more, or ask for a higher "
             "calibration.false_alarm_rate."
         )
+
+
+def labelled_pictures(
+    samples: Sequence[Sample], category: str, settings: GateSettings
+) -> list[Sample]:
+    """A category's labelled test pictures for the promotion gate, where it may and can use them.
+
+    Of more than ``settings.max_labelled`` a share is taken that stays the same from night to
+    night, of each kind in proportion.
+
+    Returns:
+        None of them where there are fewer of a kind than ``settings.labelled_needed``.
+    """
+    test = [s for s in samples if s.category == category and s.split == "test"]
+    defective = sorted((s for s in test if s.is_defective), key=lambda s: _rank(s, 0))
+    normal = sorted((s for s in test if not s.is_defective), key=lambda s: _rank(s, 0))
+    if not settings.labelled or min(len(defective), len(normal)) < settings.labelled_needed:
+        return []
+    share = min(1.0, settings.max_labelled / len(test))
+    counts = [max(settings.labelled_needed, int(share * len(kind))) for kind in (normal, defective)]
+    return normal[: counts[0]] + defective[: counts[1]]
 
 
 def _rank(sample: Sample, seed: int) -> tuple[str, str]:

@@ -10,7 +10,8 @@ from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.train.campaign_result import UNCHANGED, CategoryResult
 from nfbmr.train.category_tasks import data_fingerprint_of, pictures_of, training_pictures
-from nfbmr.train.features import Picture, entry_name
+from nfbmr.train.entry_names import entry_name
+from nfbmr.train.features import Picture
 from nfbmr.train.fingerprints import settings_fingerprint
 from nfbmr.train.picture_names import content_hashes
 from nfbmr.train.split import Split

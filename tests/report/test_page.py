@@ -15,10 +15,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from nfbmr.data.decoding import decode_rgb
 from nfbmr.data.sample import Sample
+from nfbmr.drawing import heatmap, thumbnail
 from nfbmr.errors import DataError
 from nfbmr.evaluate import evaluate
 from nfbmr.report.page import write_report
-from nfbmr.report.pictures import heatmap, outline, thumbnail
+from nfbmr.report.pictures import outline
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

@@ -6,8 +6,9 @@ import pytest
 
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
+from nfbmr.gate_settings import GateSettings
 from nfbmr.settings import CalibrationSettings
-from nfbmr.train.split import split_normals
+from nfbmr.train.split import labelled_pictures, split_normals
 
 SETTINGS = CalibrationSettings(held_out_share=0.2, false_alarm_rate=0.05)
 
@@ -104,3 +105,26 @@ def test_too_few_for_the_rate_even_with_all_of_them(count: int) -> None:
 def test_no_more_are_held_out_than_asked() -> None:
     settings = CalibrationSettings(held_out_share=0.5, max_held_out=30, false_alarm_rate=0.05)
     assert len(split_normals(normals(1000), "bottle", settings, 0).held_out) == 30
+
+
+def labelled(normal: int, defective: int, category: str = "bottle") -> list[Sample]:
+    kinds = ["good"] * normal + ["scratch"] * defective
+    return [Sample(f"/data/t{i:04d}.png", category, "test", kind) for i, kind in enumerate(kinds)]
+
+
+def test_labelled_pictures_are_test_pictures_of_the_category_and_enough_of_both_kinds() -> None:
+    settings = GateSettings(labelled_needed=10, max_labelled=100)
+    samples = [*normals(50), *labelled(30, 10), *labelled(30, 30, "cable")]
+    chosen = labelled_pictures(samples, "bottle", settings)
+    assert {s.uri for s in chosen} == {s.uri for s in labelled(30, 10)}
+    assert labelled_pictures(labelled(30, 9), "bottle", settings) == []
+    off = GateSettings(labelled=False)
+    assert labelled_pictures(labelled(30, 30), "bottle", off) == []
+
+
+def test_of_many_labelled_pictures_a_fixed_share_of_each_kind_is_used() -> None:
+    settings = GateSettings(labelled_needed=10, max_labelled=100)
+    chosen = labelled_pictures(labelled(900, 100), "bottle", settings)
+    assert [s.is_defective for s in chosen].count(True) == 10
+    assert [s.is_defective for s in chosen].count(False) == 90
+    assert labelled_pictures(labelled(900, 100)[::-1], "bottle", settings) == chosen

@@ -1,57 +1,26 @@
 """A real MLflow on SQLite: register, list, resolve, promote, load; errors name what there is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from nfbmr.errors import RegistryError
-from nfbmr.model.backbone import BackboneSettings, create_backbone
-from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import TENSORS_FILE, Detector
-from nfbmr.model.flow import FlowSettings
-from nfbmr.model.heads import Heads, HeadsSettings
-from nfbmr.model.mapper import MapperSettings
 from nfbmr.model_version import MetricPoint, ModelVersion
 from nfbmr.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, load_detector
+from tests.registry.finished_fit import make_detector
 
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    torch.manual_seed(0)
-    backbone = create_backbone(BackboneSettings(image_size_px=64))
-    settings = HeadsSettings(
-        FlowSettings(hidden_channels=16), MapperSettings(latent_channels=8, block_channels=4)
-    )
-    return Detector(
-        category="bottle",
-        backbone=backbone.identity(),
-        weights="embedded",
-        heads=Heads(backbone.shape, settings).eval(),
-        aggregate="mean",
-        calibration=Calibration.from_scores(range(1, 20)),
-        false_alarm_rate=0.05,
-    )
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Creating MLflow's tables takes seconds: done once, copied for every test."""
-    folder = tmp_path_factory.mktemp("database")
-    Registry(f"sqlite:///{folder}/mlflow.db").client.search_experiments()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def registry(empty_database: Path, tmp_path: Path) -> Registry:
-    (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
-    return Registry(f"sqlite:///{tmp_path}/mlflow.db")
+    return make_detector(night=1)
 
 
 def register(
-    registry: Registry, detector: Detector, folder: Path, category: str = "bottle"
+    registry: Registry, detector: Detector, folder: Path, night: int = 1, category: str = "bottle"
 ) -> ModelVersion:
-    detector.save(folder)
+    replace(detector, lineage={"night": night}).save(folder)
     return registry.register(
         category,
         folder,
@@ -76,11 +45,23 @@ def test_registered_is_listed_resolved_and_loaded(
     assert registry.losses(version) == {"flow_loss": [1.0, 0.5, pytest.approx(1 / 3), 0.25]}
 
 
+def test_the_same_files_again_are_the_version_that_they_became(
+    registry: Registry, detector: Detector, tmp_path: Path
+) -> None:
+    """A registration that was cut off anywhere can be done again."""
+    first = register(registry, detector, tmp_path / "files")
+    other = register(registry, detector, tmp_path / "files", night=2)
+    again = register(registry, detector, tmp_path / "files")
+    assert (first.version, other.version, again.version) == ("1", "2", "1")
+    assert registry.losses(again)["flow_loss"] == [1.0, 0.5, pytest.approx(1 / 3), 0.25]
+    assert [v.version for v in registry.list_versions("bottle")] == ["2", "1"]
+
+
 def test_promotion_moves_the_aliases(
     registry: Registry, detector: Detector, tmp_path: Path
 ) -> None:
-    for _ in range(3):
-        register(registry, detector, tmp_path / "files")
+    for night in (1, 2, 3):
+        register(registry, detector, tmp_path / "files", night)
     registry.promote("bottle", "1", {"nfbmr.decision": "first"})
     registry.promote("bottle", "2", {"nfbmr.decision": "better"})
     assert registry.resolve("bottle", CHAMPION).version == "2"
@@ -97,7 +78,7 @@ def test_a_resolved_version_stays_the_same_when_the_champion_changes(
     register(registry, detector, tmp_path / "files")
     registry.promote("bottle", "1", {})
     pinned = registry.resolve("bottle")
-    register(registry, detector, tmp_path / "files")
+    register(registry, detector, tmp_path / "files", 2)
     registry.promote("bottle", "2", {})
     assert load_detector(pinned, registry.uri).category == "bottle"
     assert pinned.version == "1"

@@ -1,0 +1,30 @@
+"""MLflow: registering detectors, promoting them, finding and loading them.
+
+The only package that imports mlflow, and only when it is needed: scoring actors that read detectors
+straight from their store never pay for it.
+"""
+
+from nfbmr.registry.connection import default_uri
+from nfbmr.registry.failures import without_password
+from nfbmr.registry.loading import load_detector
+from nfbmr.registry.names import CHALLENGER, CHAMPION, DECISION_FILE, EXPERIMENT, PREVIOUS
+from nfbmr.registry.promotions import BY_GATE, BY_HAND, ROLLBACK, Promotion
+from nfbmr.registry.registering import detector_hash
+from nfbmr.registry.registry import Registry
+
+__all__ = [
+    "BY_GATE",
+    "BY_HAND",
+    "CHALLENGER",
+    "CHAMPION",
+    "DECISION_FILE",
+    "EXPERIMENT",
+    "PREVIOUS",
+    "ROLLBACK",
+    "Promotion",
+    "Registry",
+    "default_uri",
+    "detector_hash",
+    "load_detector",
+    "without_password",
+]

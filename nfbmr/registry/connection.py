@@ -1,0 +1,128 @@
+"""The connection to MLflow: address, client, patience, experiment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from nfbmr.errors import ConfigError, RegistryUnavailableError
+from nfbmr.registry.failures import registry_errors
+from nfbmr.registry.names import EXPERIMENT
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+
+_T = TypeVar("_T")
+
+
+def default_uri(work_dir: str) -> str:
+    """The tracking URI of ``MLFLOW_TRACKING_URI``, else SQLite in the work directory.
+
+    Raises:
+        ConfigError: there is neither, because the work directory is in an object store.
+    """
+    from_environment = os.environ.get("MLFLOW_TRACKING_URI")
+    if from_environment:
+        return from_environment
+    if "://" in work_dir:
+        raise ConfigError(
+            f"--work-dir {work_dir} cannot hold the embedded registry, which is a local file: give "
+            "--registry http://… or sqlite:///…, or set MLFLOW_TRACKING_URI."
+        )
+    return f"sqlite:///{Path(work_dir).absolute()}/mlflow.db"
+
+
+class Connection:
+    """A connection to an MLflow tracking server and registry.
+
+    Args:
+        uri: tracking URI: ``sqlite:///…`` (made where it is missing) or ``http://…``.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._client: MlflowClient | None = None
+        self._gone_since: float | None = None
+
+    @property
+    def client(self) -> MlflowClient:
+        """The MLflow client, connected on first use."""
+        if self._client is None:
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            # MLflow would try for minutes; how long to try is ours to say, see ``patiently``.
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+            if self.uri.startswith("sqlite:///"):
+                Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            # MLflow announces on standard error that it makes its tables.
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+            from mlflow import MlflowClient
+
+            with registry_errors("connecting", self.uri):
+                self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        return self._client
+
+    def patiently(self, operation: Callable[[], _T], patience_s: float) -> _T:
+        """Do something with the registry; while it cannot be reached, try again.
+
+        Pauses grow from half a second to 30 seconds. The patience counts from the moment the
+        registry went away: of a hundred detectors only the first waits for it.
+
+        Args:
+            operation: may be done again after it was cut off anywhere.
+            patience_s: how long a registry may be gone.
+
+        Raises:
+            RegistryUnavailableError: it was gone for longer.
+            RegistryError: it refused.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                result = operation()
+            except RegistryUnavailableError:
+                now = time.monotonic()
+                self._gone_since = self._gone_since or now
+                left_s = self._gone_since + patience_s - now
+                if left_s <= 0:
+                    raise
+                time.sleep(min(pause_s, left_s))
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                self._gone_since = None
+                return result
+
+    def _experiment_id(self) -> str:
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = None
+        if self.uri.startswith("sqlite:///"):
+            database = Path(self.uri.removeprefix("sqlite:///")).absolute()
+            location = str(database.parent / "artifacts")
+        return self._create_experiment(location)
+
+    def _create_experiment(self, location: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return str(self.client.get_experiment_by_name(EXPERIMENT).experiment_id)
+
+    def prepare(self) -> None:
+        """Create database and experiment once, before several processes need them.
+
+        Raises:
+            RegistryError: the registry cannot be reached.
+        """
+        with registry_errors("preparing the experiment", self.uri):
+            self._experiment_id()

@@ -1,0 +1,72 @@
+"""What MLflow, its database and its artifact store raise, as one sentence without credentials."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nfbmr.errors import RegistryError, RegistryUnavailableError
+
+_SECRET = re.compile(r"(?i)\b([\w-]*(?:password|secret|token|signature|credential))=[^&\s'\"]+")
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERROR = 500
+
+
+def without_password(text: str) -> str:
+    """The text with the login of every URI, and every secret in a query, blotted out."""
+    without_login = re.sub(r"://[^/\s]+@", "://***@", text)
+    return re.sub(_SECRET, r"\1=***", without_login)
+
+
+@contextmanager
+def registry_errors(doing: str, uri: str) -> Iterator[None]:
+    """Turn what goes wrong inside the block into a ``RegistryError``.
+
+    Args:
+        doing: what the block does, for the sentence.
+        uri: of the registry.
+
+    Raises:
+        RegistryUnavailableError: it may go well later: the server is gone or busy.
+        RegistryError: it will not.
+    """
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    store_errors = (Boto3Error, BotoCoreError, ClientError, OSError)
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, ImportError, *store_errors) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        kind = RegistryUnavailableError if _may_go_well_later(error) else RegistryError
+        # The cause is not chained: its text may hold the login that is blotted out here.
+        raise kind(
+            f"The model registry at {without_password(uri)} failed while {doing}: "
+            f"{without_password(reason)}. Check --registry and that the server is up; credentials "
+            "come from the environment."
+        ) from None
+
+
+def _may_go_well_later(error: BaseException) -> bool:
+    """Whether it is the server's or the network's state, not the request, that is at fault."""
+    import requests
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import OperationalError
+
+    if isinstance(error, requests.RequestException):
+        return error.response is None or _is_servers(error.response.status_code)
+    if isinstance(error, MlflowException):
+        return _is_servers(error.get_http_status_code())
+    if isinstance(error, ClientError):
+        return _is_servers(error.response["ResponseMetadata"].get("HTTPStatusCode", 0))
+    gone = (OperationalError, Boto3Error, BotoCoreError, ConnectionError, TimeoutError)
+    return isinstance(error, gone)
+
+
+def _is_servers(status: int) -> bool:
+    return status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS

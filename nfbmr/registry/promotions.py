@@ -1,0 +1,180 @@
+"""Who is champion, and who was: an append-only ledger that the aliases follow.
+
+MLflow's aliases are plain writes: of two processes that move ``champion`` at the same moment the
+later one wins, and neither learns of the other. What MLflow does guarantee is that a parameter of a
+run is written once: a second value for the same name is refused. So every category has a run whose
+parameters ``promotion.0000``, ``promotion.0001``, … are its promotions in order. Each names the
+champion that it replaces. To promote is to write the next number; whoever comes second is refused,
+looks again, and judges again against the champion that there is now.
+
+The aliases are a copy of the last entry for everyone who reads. Whoever has written an entry sets
+them, then looks whether a newer entry has come meanwhile, and if so sets them to that. A process
+that dies in between leaves them behind; the next one that promotes, rolls back or looks for the
+champion to judge against brings them in line. An alias moved by hand (in MLflow's pages, say) is
+taken over as an entry of its own once the last entry is older than ``SETTLING_S``.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from nfbmr.registry.names import CHALLENGER, CHAMPION, LEDGER_TAG, PREVIOUS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SETTLING_S = 600.0
+"""Aliases that differ from a younger entry are late; from an older one, moved by hand."""
+
+BY_GATE = "gate"
+BY_HAND = "hand"
+ROLLBACK = "rollback"
+ADOPTED = "adopted"
+
+_LONGEST_REASON = 2000
+_SET_ATTEMPTS = 3
+
+
+def _author() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """One entry of the ledger.
+
+    Attributes:
+        champion: the version that became champion; None where the alias was taken away by hand.
+        replaces: the champion before, which becomes ``previous``.
+        kind: ``gate``, ``hand``, ``rollback`` or ``adopted``.
+        reason: the sentence that goes with it.
+        at: seconds since 1970.
+        by: user and machine.
+        claim: tells this attempt to write an entry from every other.
+    """
+
+    champion: str | None
+    replaces: str | None
+    kind: str
+    reason: str = ""
+    at: float = field(default_factory=time.time)
+    by: str = field(default_factory=_author)
+    claim: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def to_json(self) -> str:
+        """As it stands in the ledger."""
+        return json.dumps({**asdict(self), "reason": self.reason[:_LONGEST_REASON]})
+
+
+class Ledger:
+    """The promotions of one registered model.
+
+    Args:
+        client: MLflow's.
+        name: of the registered model, which must exist.
+    """
+
+    def __init__(self, client: MlflowClient, name: str) -> None:
+        self._client = client
+        self.name = name
+        self._run_id = self._find_run()
+
+    def _find_run(self) -> str:
+        """The run named when the model was made; for older models that of the first version."""
+        run_id = self._client.get_registered_model(self.name).tags.get(LEDGER_TAG)
+        if run_id:
+            return str(run_id)
+        found = self._client.search_model_versions(f"name='{self.name}'")
+        return str(min(found, key=lambda version: int(version.version)).run_id)
+
+    def entries(self) -> list[Promotion]:
+        """All promotions in order."""
+        params = self._client.get_run(self._run_id).data.params
+        found: list[Promotion] = []
+        while (text := params.get(_key(len(found)))) is not None:
+            found.append(Promotion(**json.loads(text)))
+        return found
+
+    def append(self, after: int, promotion: Promotion) -> bool:
+        """Write the entry that follows the first ``after`` ones.
+
+        Returns:
+            False where another process was faster.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.log_param(self._run_id, _key(after), promotion.to_json())
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+        entries = self.entries()
+        return len(entries) > after and entries[after].claim == promotion.claim
+
+    def settled(self) -> list[Promotion]:
+        """All promotions, after aliases that are late or were moved by hand are dealt with."""
+        entries = self.entries()
+        last = entries[-1] if entries else None
+        aliases = self._aliases()
+        champion = aliases.get(CHAMPION)
+        if champion == (last.champion if last else None):
+            return entries
+        if last is not None and time.time() - last.at < SETTLING_S:
+            self.follow()
+            return self.entries()
+        replaced = last.champion if last else aliases.get(PREVIOUS)
+        reason = "the alias was moved outside nfbmr"
+        self.append(len(entries), Promotion(champion, replaced, ADOPTED, reason))
+        self.follow()
+        return self.entries()
+
+    def follow(self) -> None:
+        """Set the aliases to the last entry, and again while newer entries come."""
+        entries = self.entries()
+        while True:
+            last = entries[-1]
+            self._point(PREVIOUS, last.replaces)
+            self._point(CHAMPION, last.champion)
+            newer = self.entries()
+            if len(newer) == len(entries):
+                break
+            entries = newer
+        if last.champion is not None and self._aliases().get(CHALLENGER) == last.champion:
+            self._point(CHALLENGER, None)
+
+    def _aliases(self) -> dict[str, str]:
+        aliases = self._client.get_registered_model(self.name).aliases
+        return {alias: str(version) for alias, version in aliases.items()}
+
+    def _point(self, alias: str, version: str | None) -> None:
+        """Set an alias, or take it away where its version is none or was deleted."""
+        if version is not None and self._set(alias, version):
+            return
+        if alias in self._aliases():
+            self._client.delete_registered_model_alias(self.name, alias)
+
+    def _set(self, alias: str, version: str) -> bool:
+        """Set an alias; False where the version was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        for attempt in range(_SET_ATTEMPTS):
+            try:
+                self._client.set_registered_model_alias(self.name, alias, version)
+                break
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                # Two processes that set a new alias at once both insert it; one is refused.
+                if error.error_code != "BAD_REQUEST" or attempt + 1 == _SET_ATTEMPTS:
+                    raise
+        return True
+
+
+def _key(number: int) -> str:
+    return f"promotion.{number:04d}"

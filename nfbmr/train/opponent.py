@@ -1,0 +1,66 @@
+"""The champion's scores of the pictures that a challenger scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from nfbmr.errors import FeaturesError, StoreError, WeightsError
+from nfbmr.model.backbone import identity_key
+from nfbmr.model.detector import Detector
+from nfbmr.model.scoring import image_scores
+from nfbmr.model_version import ModelVersion
+from nfbmr.registry import Registry
+from nfbmr.train.comparison import Opponent
+from nfbmr.train.entry_names import entry_of_picture
+from nfbmr.train.evidence import EVIDENCE_FILE, Evidence
+from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.held_out_maps import anomaly_maps
+
+
+def opponent_of(champion: ModelVersion, challenger: Evidence, registry: Registry) -> Opponent:
+    """The champion's scores of the same pictures, none of which it was fitted on.
+
+    What it recorded when it was fitted counts first. The other pictures it scores now, from the
+    features in the cache, where its backbone is the challenger's and the cache can be reached.
+
+    Raises:
+        RegistryError: the champion's files cannot be fetched.
+    """
+    fitted_at = champion.tags.get("nfbmr.fitted_at", "")
+    try:
+        detector = registry.load(champion.category, champion.version)
+    except WeightsError:
+        return Opponent(champion.version, {}, 0.0, fitted_at, "nothing")
+    data = registry.read_file(champion, EVIDENCE_FILE)
+    own = Evidence(held_out={}) if data is None else Evidence.from_json(data)
+    recorded = {name: own.scores[name] for name in challenger.scores if name in own.scores}
+    fitted = set(own.fitted)
+    others = [
+        n for n in challenger.scores if n not in recorded and entry_of_picture(n) not in fitted
+    ]
+    scored = _scored(detector, challenger, others)
+    return Opponent(
+        champion.version,
+        {**recorded, **scored},
+        detector.threshold,
+        fitted_at,
+        f"{len(recorded)} scores that the champion recorded, {len(scored)} that it gave now",
+        frozenset(own.held_out),
+    )
+
+
+@torch.inference_mode()
+def _scored(detector: Detector, challenger: Evidence, names: Sequence[str]) -> dict[str, float]:
+    """Scores from the cached features; none where backbone or cache are others."""
+    if not names or not challenger.cache_root:
+        return {}
+    if identity_key(detector.backbone) != challenger.backbone_key:
+        return {}
+    cache = FeatureCache(challenger.cache_root, challenger.backbone_key)
+    try:
+        maps_NHW = anomaly_maps(detector.heads, cache.load(list(names)))
+    except (FeaturesError, OSError, StoreError):
+        return {}
+    return dict(zip(names, image_scores(maps_NHW, detector.aggregate).tolist(), strict=True))

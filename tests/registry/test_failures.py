@@ -1,0 +1,114 @@
+"""What goes wrong is a sentence without credentials; what may go well later is tried again."""
+
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+from ray.train import Checkpoint
+
+from nfbmr import cli
+from nfbmr.config import load_config
+from nfbmr.errors import RegistryError, RegistryUnavailableError
+from nfbmr.registry import CHAMPION, Registry, without_password
+from nfbmr.train.category_task import CategoryTask
+from nfbmr.train.ray_fit import Fitted
+from nfbmr.train.registration import register, register_finished
+from tests.registry.finished_fit import finished_fit
+
+NOBODY = "http://user:hunter2@127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://user:hunter2@host/x",
+        "postgresql://nfbmr:hunter2@127.0.0.1/db and s3://key:p@hunter2@bucket/x",
+        "https://store/w.safetensors?X-Amz-Signature=hunter2&x=1",
+        "failed for password=hunter2, sorry",
+    ],
+)
+def test_credentials_are_blotted_out(text: str) -> None:
+    assert "hunter2" not in without_password(text)
+    assert without_password("s3://bucket/mail@example/x.png?size=3") in (
+        "s3://bucket/mail@example/x.png?size=3"
+    )
+
+
+def test_patience_is_counted_from_the_moment_the_registry_went_away() -> None:
+    registry = Registry("http://127.0.0.1:9")
+    calls = []
+
+    def gone() -> None:
+        calls.append(time.monotonic())
+        raise RegistryUnavailableError("gone")
+
+    with pytest.raises(RegistryUnavailableError):
+        registry.patiently(gone, patience_s=0.8)
+    first = len(calls)
+    assert first >= 3
+    with pytest.raises(RegistryUnavailableError):
+        registry.patiently(gone, patience_s=0.8)
+    assert len(calls) == first + 1
+
+
+def test_what_the_registry_refuses_is_not_tried_again() -> None:
+    calls = []
+
+    def refused() -> None:
+        calls.append(1)
+        raise RegistryError("no")
+
+    with pytest.raises(RegistryError):
+        Registry("http://127.0.0.1:9").patiently(refused, patience_s=60)
+    assert len(calls) == 1
+
+
+def test_a_detector_that_cannot_be_registered_is_kept_and_registered_later(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole way: the message's own command registers, judges and promotes it."""
+    fit = finished_fit(tmp_path / "worker files")
+    config = load_config(None, ["run.registry_patience_s=0.1"])
+    task = CategoryTask("bottle", config, "", "", {}, [], [], [])
+    fitted = Fitted("bottle", Checkpoint.from_directory(fit.folder), fit.report)
+    with pytest.raises(RegistryUnavailableError) as caught:
+        register(fitted, task, Registry(NOBODY), str(tmp_path / "kept here"))
+    assert "hunter2" not in str(caught.value)
+    command = shlex.split(str(caught.value).partition("register it with: ")[2])
+    assert command[:3] == ["nfbmr", "models", "register"]
+    assert cli.main([*command[1:], "--registry", registry.uri]) == 0
+    assert "Version 1 of 'bottle' is champion: there was no champion" in capsys.readouterr().out
+    version = registry.resolve("bottle", CHAMPION)
+    assert version.tags["nfbmr.pictures_fitted"] == "160"
+    decision = registry.decision(version)
+    assert decision is not None
+    assert decision["promote"] is True
+    assert cli.main([*command[1:], "--registry", registry.uri]) == 0
+    assert [v.version for v in registry.list_versions()] == ["1"]
+
+
+def test_a_folder_that_is_no_finished_fit_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "detector.json").write_text("{}")
+    assert cli.main(["models", "register", str(tmp_path)]) == 4
+    assert "is no finished fit: detector.safetensors, fit.json" in capsys.readouterr().err
+
+
+def test_a_second_night_is_judged_against_the_first(registry: Registry, tmp_path: Path) -> None:
+    """Better or equal is promoted, worse stays challenger, an older one waits for a person."""
+    first, _ = register_finished(finished_fit(tmp_path / "1", night=2), registry, 0)
+    same, decision = register_finished(finished_fit(tmp_path / "2", night=3), registry, 0)
+    assert (decision.promote, decision.against) == (True, first.version)
+    worse, decision = register_finished(
+        finished_fit(tmp_path / "3", night=4, separation=1.0), registry, 0
+    )
+    assert not decision.promote
+    assert registry.resolve("bottle", "challenger").version == worse.version
+    assert registry.resolve("bottle", worse.version).tags["nfbmr.gate"] == "refused"
+    older, decision = register_finished(finished_fit(tmp_path / "4", night=1), registry, 0)
+    assert [check.name for check in decision.checks if not check.passed] == ["not_older"]
+    assert registry.resolve("bottle").version == same.version
+    assert registry.resolve("bottle", "previous").version == first.version
+    assert len({first.version, same.version, worse.version, older.version}) == 4
