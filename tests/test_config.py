@@ -1,6 +1,7 @@
 """Settings: presets below files below overrides; what does not exist suggests what does."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,19 +38,26 @@ def test_the_paper_preset_is_section_4_2() -> None:
     assert config.standardize is False
 
 
+def _leaves(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Settings as ``section.key`` with their values; empty tables have none."""
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        nested = isinstance(value, dict)
+        found += _leaves(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
+    return found
+
+
+def _toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_a_run_writes_down_is_read_back_as_the_same(preset: str) -> None:
     config = load_config(preset=preset)
-    flat = [
-        f"{section}.{key}={str(value).lower() if isinstance(value, bool) else repr(value)}"
-        for section, values in config.as_dict().items()
-        if isinstance(values, dict)
-        for key, value in values.items()
-        if value != {}
-    ]
+    flat = [f"{name}={_toml(value)}" for name, value in _leaves(config.as_dict())]
     again = load_config(
         preset="default",
-        overrides=[*flat, f"standardize={'true' if config.standardize else 'false'}"],
+        overrides=flat,
     )
     assert again == config
 

@@ -205,7 +205,6 @@ def read_zip_member(entry: ArchiveEntry) -> bytes:
     _, _, flags, method, _, _, crc, packed, _, name, extra = _HEADER.unpack_from(raw)
     if flags & _ENCRYPTED:
         raise DataError(f"{entry.image_uri} is encrypted: pack it without a password.")
-    _check_name(entry, raw[_HEADER.size : _HEADER.size + name])
     body = _HEADER.size + name + extra
     is_known = not flags & _SIZES_FOLLOW and packed != _ZIP64
     needed = body + (packed if is_known else length + length // 8) + _DESCRIPTOR_BYTES
@@ -222,20 +221,6 @@ def read_zip_member(entry: ArchiveEntry) -> bytes:
     if zlib.crc32(data) != crc:
         raise DataError(f"{entry.image_uri} is damaged: its checksum does not fit.")
     return data
-
-
-def _check_name(entry: ArchiveEntry, name: bytes) -> None:
-    """Refuse a place where another member lies: its picture would be scored under this name.
-
-    Raises:
-        DataError: the local header has another name than the directory.
-    """
-    found = printable(name.decode("utf-8", "surrogateescape"))
-    if entry.member not in (found, name.decode("cp437")):
-        raise DataError(
-            f"{entry.image_uri} is not where the archive's directory says, but {found!r}: the "
-            "archive is damaged; pack it again."
-        )
 
 
 def _unpacked(entry: ArchiveEntry, method: int, raw: bytes, length: int) -> tuple[bytes, bytes]:

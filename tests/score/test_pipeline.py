@@ -7,8 +7,8 @@ import pytest
 
 from nfbmr.model.precision import REFERENCE
 from nfbmr.progress import Progress
+from nfbmr.score.dataset import read_scores
 from nfbmr.score.run import ScoringRequest, score
-from nfbmr.score.units import read_scores
 from tests.conftest import Trained
 
 
