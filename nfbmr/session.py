@@ -125,6 +125,8 @@ def _require_token() -> None:
 
 _KNOCK_TIMEOUT_S = 10.0
 _LOCAL_ENVIRONMENT = {
+    # The page for Prometheus would be open to the whole network; =1 in the environment opens it.
+    "RAY_enable_metrics_collection": "0",
     # Ray Train's helpers for draining nodes, dashboards and metrics each cost a process.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",

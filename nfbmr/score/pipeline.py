@@ -33,7 +33,7 @@ import ray
 
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
-from nfbmr.resources import FETCH_CPUS, actor_pool, decode_threads, ray_data_session
+from nfbmr.resources import FETCH_CPUS, actor_pool, cluster_gpus, decode_threads, ray_data_session
 from nfbmr.score.decode import Decoder
 from nfbmr.score.fetch import Fetcher
 from nfbmr.score.plan import Plan
@@ -141,8 +141,13 @@ def _pipeline(
         num_cpus=FETCH_CPUS,
     )
     if settings.decode == IN_TASKS:
+        # Beside actors on cores there is no whole core left: a task that asks for one would wait
+        # for ever.
         fetched = fetched.map_batches(
-            Decoder(plan.models), batch_size=1, batch_format="pyarrow", num_cpus=1
+            Decoder(plan.models),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=1 if cluster_gpus(settings) > 0 else FETCH_CPUS,
         )
     return fetched.map_batches(
         Scorer,
