@@ -1,6 +1,9 @@
 """Pictures for people: thumbnails, anomaly maps as heat, sheets of both, curves of losses.
 
 Shapes: H, W height and width.
+
+Matplotlib takes half a second to import, and every worker of a fit imports this module long before
+it draws: the functions that draw import it.
 """
 
 from __future__ import annotations
@@ -8,14 +11,16 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from nfbmr.metrics import upsample
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LONGEST_SIDE_PX = 224
 COLOURS = "inferno"  # perceptually uniform
@@ -56,6 +61,8 @@ def heatmap(
         high: value of the hottest colour; the same for all pictures that are compared. The scale
             between them is logarithmic where ``low`` is positive.
     """
+    from matplotlib import colormaps
+
     height, width = image_HWC.shape[:2]
     clipped_HW = np.clip(map_HW, low, max(high, low + 1e-12))
     if low > 0:
@@ -77,6 +84,8 @@ def heatmap_sheet_png(rows: Sequence[MappedPicture], low: float) -> bytes:
         rows: at least one.
         low: value of the coldest colour; the hottest is the largest of all maps.
     """
+    from matplotlib.figure import Figure
+
     high = max(float(row.map_HW.max()) for row in rows)
     figure = Figure(figsize=(1.9 * len(rows), 4.2), layout="constrained")
     axes = figure.subplots(2, len(rows), squeeze=False)
@@ -96,6 +105,8 @@ def loss_curves_png(curves: Mapping[str, Sequence[float]]) -> bytes:
     Args:
         curves: by name, at least one.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(3.4 * len(curves), 2.8), layout="constrained")
     axes = figure.subplots(1, len(curves), squeeze=False)[0]
     for axis, (name, values) in zip(axes, curves.items(), strict=True):

@@ -2,6 +2,9 @@
 
 A metric that cannot be computed (one class is missing) is None, not a number that looks like one.
 Shapes: N pictures, H, W height and width of a picture or its mask.
+
+SciPy's statistics and scikit-learn take most of a second to import, and every worker imports this
+module for its resizing: the metrics that need them import them.
 """
 
 from __future__ import annotations
@@ -11,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, stats
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from torch.nn import functional
 
 PRO_LIMIT = 0.3
@@ -57,6 +58,8 @@ def image_auroc(is_defective_N: ArrayLike, score_N: ArrayLike) -> float | None:
     labels = np.asarray(is_defective_N, dtype=bool)
     if labels.all() or not labels.any():
         return None
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(labels, np.asarray(score_N)))
 
 
@@ -65,6 +68,8 @@ def average_precision(is_defective_N: ArrayLike, score_N: ArrayLike) -> float | 
     labels = np.asarray(is_defective_N, dtype=bool)
     if labels.all() or not labels.any():
         return None
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(labels, np.asarray(score_N)))
 
 
@@ -91,6 +96,8 @@ def oracle_threshold(is_defective_N: ArrayLike, score_N: ArrayLike) -> AtThresho
     labels = np.asarray(is_defective_N, dtype=bool)
     if labels.all() or not labels.any():
         return None
+    from sklearn.metrics import precision_recall_curve
+
     scores = np.asarray(score_N, dtype=np.float64)
     precision, recall, thresholds = precision_recall_curve(labels, scores)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
@@ -103,6 +110,8 @@ def rate(count: int, n: int) -> Rate | None:
     """A share with its 95 % Clopper-Pearson interval (1934); None of nothing."""
     if n == 0:
         return None
+    from scipy import stats
+
     interval = stats.binomtest(count, n).proportion_ci(0.95, method="exact")
     return Rate(count, n, float(interval.low), float(interval.high))
 
@@ -127,6 +136,8 @@ class PixelMetrics:
             map_HW: its anomaly map at any resolution, never negative; upsampled bilinearly.
             mask_HW: True where it is defective, at the picture's resolution.
         """
+        from scipy import ndimage
+
         levels_HW = _levels(upsample(map_HW, (mask_HW.shape[0], mask_HW.shape[1])))
         self._normal += np.bincount(levels_HW[~mask_HW], minlength=_LEVELS)
         self._defective += np.bincount(levels_HW[mask_HW], minlength=_LEVELS)

@@ -57,6 +57,9 @@ def s3_bucket(s3_endpoint: str) -> Iterator[str]:
 def local_ray(s3_endpoint: str) -> Iterator[None]:
     """A Ray on this machine that all tests of a session share; its workers can reach the server."""
     with ray_session():
+        # What is imported by now stays for good: the collections after each test skip it.
+        gc.collect()
+        gc.freeze()
         yield
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kstwo
 
 from nfbmr.settings import DriftSettings
 
@@ -69,6 +68,8 @@ def category_drift(counts: NDArray[np.int64], settings: DriftSettings) -> Catego
     pictures = int(counts.sum())
     values = np.arange(1, n + 2) / (n + 1)
     ks = float(np.abs(np.cumsum(counts) / pictures - values).max())
+    from scipy.stats import kstwo  # Half a second that only the driver needs, and only at the end.
+
     chance = float(kstwo.sf(ks, max(1, round(n * pictures / (n + pictures)))))
     # The guard keeps 0.01 * 100 from counting as below 1.
     below = math.ceil(LOW * (n + 1) - 1e-9) - 1

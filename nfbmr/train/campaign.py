@@ -18,7 +18,7 @@ from nfbmr.train.background import Background
 from nfbmr.train.cache_eviction import evict
 from nfbmr.train.campaign_result import NOT_STARTED, CategoryResult
 from nfbmr.train.category_finish import finish, fit_of
-from nfbmr.train.category_fit import CategoryTask
+from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.category_tasks import Preparation, make_tasks, pictures_of, split_categories
 from nfbmr.train.features import FeatureIndex, compute_features
 from nfbmr.train.fingerprints import fingerprint

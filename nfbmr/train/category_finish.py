@@ -5,7 +5,7 @@ from __future__ import annotations
 from nfbmr.errors import NfbmrError, RegistryError
 from nfbmr.registry import Registry
 from nfbmr.train.campaign_result import FAILED, NOT_STARTED, REGISTERED, CategoryResult
-from nfbmr.train.category_fit import CategoryTask
+from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.night import Night
 from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome
 from nfbmr.train.registration import last_losses, register

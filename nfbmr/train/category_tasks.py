@@ -11,7 +11,7 @@ from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
 from nfbmr.settings import AUTOMATIC
 from nfbmr.train.campaign_result import FAILED, CategoryResult
-from nfbmr.train.category_fit import CategoryTask
+from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.features import FeatureIndex, Picture
 from nfbmr.train.fingerprints import data_fingerprint, settings_fingerprint
 from nfbmr.train.split import Split, labelled_pictures, split_normals

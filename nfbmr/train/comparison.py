@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from nfbmr.gate_settings import GateSettings
 from nfbmr.metrics import Rate, image_auroc, rate
@@ -124,6 +123,8 @@ def _rank_correlation(challenger: Evidence, opponent: Opponent) -> dict[str, Num
     own, others = [challenger.scores[n] for n in names], [opponent.scores[n] for n in names]
     if len(set(own)) == 1 or len(set(others)) == 1:
         return {"agreement": 0.0, "agreement_pictures": len(names)}
+    from scipy import stats  # Half a second that workers of a fit need not spend.
+
     found = float(stats.spearmanr(own, others).statistic)
     return {"agreement": found, "agreement_pictures": len(names)}
 

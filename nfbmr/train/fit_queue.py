@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from nfbmr.settings import RunSettings
-from nfbmr.train.category_fit import CategoryTask
+from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.fit_capacity import FitShare, share_of, slots_of, undivided
 from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome, fit_one

@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 from nfbmr.errors import FeaturesError, NfbmrError
 from nfbmr.model.runner import best_device
 from nfbmr.resources import first_cause
-from nfbmr.train.category_fit import CategoryTask, FitReport, fit_category
+from nfbmr.train.category_task import CategoryTask, FitReport
 from nfbmr.train.data_parallel import Workers
 from nfbmr.train.fit_capacity import FitShare
 
@@ -129,6 +129,8 @@ def _worker(config: dict[str, Any]) -> None:
     An error that starting again would not mend travels as data in the checkpoint: it is no reason
     to start the worker again, and its sentence must not drown in a traceback.
     """
+    from nfbmr.train.category_fit import fit_category  # What the driver need not import.
+
     task: CategoryTask = config["task"]
     board = config["board"]
     workers = Workers.current()

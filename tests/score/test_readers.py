@@ -77,7 +77,9 @@ def test_duckdb_reads_it(output: str, expected: pa.Table) -> None:
 
 
 def test_ray_reads_it(output: str, expected: pa.Table, local_ray: None) -> None:
-    found = ray.data.read_parquet(f"{output}/data", columns=["image_uri", "score"]).take_all()
+    found = (
+        ray.data.read_parquet(f"{output}/data").select_columns(["image_uri", "score"]).take_all()
+    )
     known = expected.select(["image_uri", "score"]).to_pylist()
     assert sorted(found, key=by_uri) == sorted(known, key=by_uri)
 

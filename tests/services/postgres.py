@@ -37,7 +37,7 @@ class DatabaseServer:
 
     def uri(self, database: str) -> str:
         """The address of a database, with the password."""
-        return f"postgresql://{_USER}:{self.password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+psycopg2://{_USER}:{self.password}@127.0.0.1:{self.port}/{database}"
 
 
 def _programs() -> Path:

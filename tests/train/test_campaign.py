@@ -205,6 +205,7 @@ def test_divergence_of_one_category_is_reported_by_name_and_stops_no_other(
     assert "at step" in results[0].decision
 
 
+@pytest.mark.integration
 def test_data_features_and_checkpoints_may_lie_in_an_object_store(
     trained: Trained, s3_bucket: str, tmp_path: Path
 ) -> None:
