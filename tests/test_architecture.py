@@ -45,7 +45,10 @@ ALLOWED = {
     "nfbmr.score": BELOW | SETTINGS,
     "nfbmr.evaluate": BELOW | SETTINGS | {"nfbmr.metrics", "nfbmr.published", "nfbmr.score"},
     "nfbmr.report": BELOW | {"nfbmr.metrics", "nfbmr.drawing", "nfbmr.evaluate", "nfbmr.score"},
-    "nfbmr.benchmark": BELOW | SETTINGS | MIDDLE | {"nfbmr.metrics", "nfbmr.published"},
+    "nfbmr.benchmark": BELOW
+    | SETTINGS
+    | MIDDLE
+    | {"nfbmr.metrics", "nfbmr.published", "nfbmr.cli"},
     "nfbmr.pyfunc": FOUNDATION | {"nfbmr.model", "nfbmr.data", "nfbmr.score"},
     "nfbmr.models_cli": BELOW | SETTINGS | MIDDLE | {"nfbmr.cli"},
     "nfbmr.cli": BELOW | SETTINGS | MIDDLE | {"nfbmr.models_cli"},
