@@ -1,8 +1,8 @@
 """From finished units to few, large files, in a folder that no reader looks into.
 
-One driver does it, whatever the size of the run: units are read ahead by several threads, and no
-more than a row group of rows is held in memory. A merge that is cut off is done again from the
-start; the units stay until the data set is published.
+One process writes a file: units are read ahead by several threads, and no more than a row group of
+rows is held in memory. ``merge_tasks`` shares the files out. A merge that is cut off is done again
+from the start; the units stay until the data set is published.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.score.parts import CATEGORY, Part
-from nfbmr.score.plan import Plan
 from nfbmr.score.plan_files import unit_uris
 from nfbmr.score.planned_units import PlannedUnit
 from nfbmr.score.spark_schema import SPARK_KEY, spark_schema
@@ -31,7 +30,7 @@ _READERS = 16
 
 
 def merge_units(
-    plan: Plan,
+    run_id: str,
     output: str,
     folder: str,
     parts: Sequence[Part],
@@ -41,7 +40,7 @@ def merge_units(
     """Write the files of the finished data set, in the plan's order, into a folder.
 
     Args:
-        plan: of the run.
+        run_id: of the run.
         output: of the run, where its units are.
         folder: to write to, this driver's own.
         parts: which units go into which file.
@@ -53,7 +52,7 @@ def merge_units(
     """
     with ThreadPoolExecutor(_READERS, thread_name_prefix="nfbmr-merge") as pool:
         units = [unit for part in parts for unit in part.units]
-        tables = _checked(pool, units, plan, output)
+        tables = _checked(pool, units, run_id, output)
         for part in parts:
             own = (next(tables) for _ in part.units)
             _write_part(storage.join(folder, part.name), own, _file_schema(part, schema, lineage))
@@ -90,11 +89,11 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _checked(
-    pool: ThreadPoolExecutor, units: Iterable[PlannedUnit], plan: Plan, output: str
+    pool: ThreadPoolExecutor, units: Iterable[PlannedUnit], run_id: str, output: str
 ) -> Iterator[pa.Table]:
     """The tables of units, in order, each with the rows of the plan; several are read ahead."""
     for unit, table in _ahead(pool, units, output):
-        if table.column("image_uri").to_pylist() != unit_uris(output, plan.run_id, unit):
+        if table.column("image_uri").to_pylist() != unit_uris(output, run_id, unit):
             raise OutputError(
                 f"Unit {unit.name} in {output} does not hold the pictures of the plan: remove "
                 "its file and run the same command again."

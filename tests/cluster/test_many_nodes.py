@@ -30,10 +30,19 @@ SETTINGS = (
     "fit.min_steps=60",
     "calibration.false_alarm_rate=0.1",
     "run.unit_size=4",
+    "run.failure_budget=0.1",
     "run.cpus_per_fit=1",
     "run.gpus_per_fit=1",
     "run.gpus_per_actor=1",
 )
+
+
+def loopback(number: int) -> str:
+    """An address of its own for every node.
+
+    Not 127.0.0.1, which Ray replaces by the machine's outer address where it connects.
+    """
+    return f"127.0.0.{number + 2}"
 
 
 @dataclass
@@ -44,19 +53,22 @@ class Nodes:
         cluster: a head that offers nothing, and workers.
         client: of the jobs API.
         workers: nodes that are up, oldest first.
+        started: how many there have been.
     """
 
     cluster: Cluster
     client: JobSubmissionClient
     workers: list[object]
+    started: int = 0
 
     def add(self) -> None:
         """Start one more worker node with a declared GPU."""
+        self.started += 1
         self.workers.append(
             self.cluster.add_node(
                 num_cpus=2,
                 num_gpus=1,
-                node_ip_address="127.0.0.1",
+                node_ip_address=loopback(self.started),
                 object_store_memory=150 * 2**20,
             )
         )
@@ -106,9 +118,9 @@ def nodes() -> Iterator[Nodes]:
             initialize_head=True,
             head_node_args={
                 "num_cpus": 1,
-                "node_ip_address": "127.0.0.1",
+                "node_ip_address": loopback(0),
                 "include_dashboard": True,
-                "dashboard_host": "127.0.0.1",
+                "dashboard_host": loopback(0),
                 "dashboard_port": 0,
                 "object_store_memory": 150 * 2**20,
             },

@@ -157,8 +157,8 @@ def test_maps_in_single_precision_have_the_same_values(tmp_path: Path) -> None:
 
 
 STEPS = [
-    ("merge_units", False),
-    ("merge_units", True),
+    ("merge_parts", False),
+    ("merge_parts", True),
     ("publish", True),
     ("tally_scores", True),
     ("record_finished", False),
