@@ -19,7 +19,13 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from nfbmr.errors import refuse_login
-from nfbmr.store_faults import PATIENCE_S, StoreFault, fault_of, retried
+from nfbmr.store_faults import (
+    PATIENCE_S,
+    StoreFault,
+    fault_of,
+    knows_no_conditions,
+    retried,
+)
 
 _DELETERS = 16
 _S3_PROTOCOLS = ("s3://", "s3a://")
@@ -96,7 +102,8 @@ def write_new(uri: str, data: bytes) -> bool:
     """Write a whole file unless there is one: of several writers one is first, and stays it.
 
     Returns:
-        Whether this one was first. A store that knows no conditional writes lets everybody be.
+        Whether this one was first. In a store that knows no conditional writes (OpenStack Swift),
+        two that write in the same moment may both be told so; the later one's data stay.
     """
     fs, path = file_system(uri)
     if not isinstance(fs, LocalFileSystem):
@@ -104,6 +111,10 @@ def write_new(uri: str, data: bytes) -> bool:
             retried(lambda: fs.pipe_file(path, data, mode="create"))
         except FileExistsError:
             return False
+        except Exception as error:
+            if not knows_no_conditions(error):
+                raise
+            return _write_unless_there(fs, path, data)
         return True
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +130,14 @@ def write_new(uri: str, data: bytes) -> bool:
         partial.replace(target)  # some mounted shares have no links
     finally:
         partial.unlink(missing_ok=True)
+    return True
+
+
+def _write_unless_there(fs: Any, path: str, data: bytes) -> bool:
+    fs.invalidate_cache(path.rpartition("/")[0])
+    if retried(lambda: bool(fs.exists(path))):
+        return False
+    retried(lambda: fs.pipe_file(path, data))
     return True
 
 

@@ -107,6 +107,12 @@ def fault_of(error: BaseException) -> StoreFault:
     return known[-1] if known else StoreFault.OTHER
 
 
+def knows_no_conditions(error: BaseException) -> bool:
+    """Whether a store refused a request only because it knows no conditional writes."""
+    said = [one.response for one in _causes(error) if isinstance(one, boto.ClientError)]
+    return any(answer.get("Error", {}).get("Code") == "NotImplemented" for answer in said)
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     current: BaseException | None = error
@@ -144,7 +150,7 @@ def retried(action: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
 
     Args:
         action: safe to do again.
-        patience_s: after so long its exception is raised.
+        patience_s: after so long it is tried for the last time.
     """
     deadline = time.monotonic() + patience_s
     delay_s = _FIRST_DELAY_S
@@ -159,9 +165,10 @@ def retried(action: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
             renewing = fault is StoreFault.REFUSES_ALL and tries < _SURE_AFTER
             if not (passing or renewing):
                 raise
-            pause_s = delay_s * random.uniform(0.5, 1.5)
-            if time.monotonic() + pause_s > deadline:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 raise
+            pause_s = min(delay_s * random.uniform(0.5, 1.5), left_s)
         time.sleep(pause_s)
         delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 

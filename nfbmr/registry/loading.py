@@ -6,6 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from nfbmr import storage
 from nfbmr.errors import RegistryError
@@ -63,7 +64,8 @@ def read_file(model: ModelVersion, registry_uri: str, name: str) -> bytes | None
     Raises:
         RegistryError: the store cannot be reached.
     """
-    scheme = model.source.partition(":")[0] if "://" in model.source else "file"
+    # Proxied artifacts have no host: mlflow-artifacts:/1/...
+    scheme = urlsplit(model.source).scheme or "file"
     with registry_errors(f"reading {name} of {model.name} v{model.version}", registry_uri):
         if scheme in _DIRECT:
             return storage.read(storage.join(model.source, name))

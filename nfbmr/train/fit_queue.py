@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nfbmr.settings import RunSettings
 from nfbmr.train.category_task import CategoryTask
@@ -80,7 +82,7 @@ def fit_categories(
         _Attempt(t, share_of(len(t.fit_entries), slots, run, t.config.night, len(tasks)))
         for t in tasks
     ]
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board = _new_board()
     finished: queue.Queue[tuple[_Attempt, Outcome | BaseException]] = queue.Queue()
     free, running = slots, 0
     while waiting or running:
@@ -97,9 +99,24 @@ def fit_categories(
                 yield _plain(attempt, outcome)
             else:
                 waiting.insert(0, again)
-        for category, epoch in ray.get(board.take.remote()):
+        for category, epoch in _noted(board):
             hooks.epoch(category, epoch)
     yield from (NotStarted(attempt.task.category) for attempt in waiting)
+
+
+def _new_board() -> Any:
+    """On the driver's own node where that has room: it should not go with one that is lost."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    board = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Board)
+    return board.remote()
+
+
+def _noted(board: Any) -> list[EpochNote]:
+    """The epochs since the last look; none where the board is on its way to another node."""
+    try:
+        return list(ray.get(board.take.remote()))
+    except RayActorError:
+        return []
 
 
 def _startable(waiting: Sequence[_Attempt], free: int) -> list[_Attempt]:

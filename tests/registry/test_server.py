@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -152,7 +153,7 @@ def test_a_detector_kept_while_the_server_was_gone_is_registered_later(
     fitted = Fitted("bottle", Checkpoint.from_directory(fit.folder), fit.report)
     with pytest.raises(RegistryError, match="is kept in") as caught:
         register(fitted, task, Registry(uri), str(tmp_path / "unregistered"))
-    command = str(caught.value).partition("nfbmr ")[2].split()
+    command = str(caught.value).partition("register it with: nfbmr ")[2].split()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with running_mlflow(database, str(tmp_path / "artifacts"), {}, port):
         assert cli.main(command) == 0
@@ -193,4 +194,4 @@ def test_mlflow_models_serve_answers_a_request_with_a_picture(server: str, tmp_p
     expected = DetectorModel(make_detector()).predict([buffer.getvalue()])
     assert [row["status"] for row in rows] == ["ok", "error"]
     assert rows[0]["score"] == pytest.approx(expected["score"][0], rel=1e-5)
-    assert rows[1]["score"] is None
+    assert math.isnan(rows[1]["score"])

@@ -35,9 +35,15 @@ class DatabaseServer:
     port: int
     password: str
 
-    def uri(self, database: str) -> str:
-        """The address of a database, with the password."""
-        return f"postgresql+psycopg2://{_USER}:{self.password}@127.0.0.1:{self.port}/{database}"
+    def uri(self, database: str, driver: str = "") -> str:
+        """The address of a database, with the password.
+
+        Args:
+            database: its name.
+            driver: what SQLAlchemy reaches it by, as in ``+psycopg2``; PostgreSQL's own programs
+                know none.
+        """
+        return f"postgresql{driver}://{_USER}:{self.password}@127.0.0.1:{self.port}/{database}"
 
 
 def _programs() -> Path:
@@ -84,13 +90,13 @@ def running_postgres() -> Iterator[DatabaseServer]:
 
 
 def create_database(server: DatabaseServer, name: str) -> str:
-    """Make a new database and return its address."""
+    """Make a new database and return its address for SQLAlchemy."""
     subprocess.run(
         [_programs() / "createdb", f"--maintenance-db={server.uri('postgres')}", name],
         check=True,
         capture_output=True,
     )
-    return server.uri(name)
+    return server.uri(name, "+psycopg2")
 
 
 @pytest.fixture(scope="session")

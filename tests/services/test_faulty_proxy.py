@@ -58,7 +58,7 @@ def test_what_passes_is_waited_for(
     fault: Fault, proxy: FaultyProxy, planned: PlannedPicture
 ) -> None:
     """More failures in a row than botocore tries by itself."""
-    with proxy.faults(first(8, fault)):
+    with proxy.faults(first(6, fault)):
         read = PictureReader(60.0).read(planned)
     assert proxy.failed > 0
     assert (read.data, read.error) == (DATA, None)
