@@ -83,12 +83,11 @@ def _through_server(uri: str, registry_uri: str) -> bytes | None:
             path = artifacts.download_artifacts(
                 artifact_uri=uri, dst_path=folder, tracking_uri=registry_uri
             )
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-        except requests.HTTPError as error:
-            if error.response is not None and error.response.status_code == 404:
+        except (MlflowException, requests.HTTPError):
+            # The message of a file that is not there differs from store to store.
+            folder_uri, _, name = uri.rpartition("/")
+            found = artifacts.list_artifacts(artifact_uri=folder_uri, tracking_uri=registry_uri)
+            if name not in {entry.path.rpartition("/")[2] for entry in found}:
                 return None
             raise
         return Path(path).read_bytes()
