@@ -1,9 +1,9 @@
 """How long, how much and what breaks: a scoring run on many GPUs, reckoned from measured costs.
 
 A run is three phases, one after the other: the driver lists and plans; the cluster fetches,
-decodes, scores and commits; the driver merges. The middle phase is a line of stations that work at
-the same time, so that the slowest of them sets its pace; what the driver does per unit, what the
-store answers per second and what a wave costs before it runs are stations as well.
+decodes, scores and commits; tasks merge, a file each. The middle phase is a line of stations that
+work at the same time, so that the slowest of them sets its pace; what the driver does per unit,
+what the store answers per second and what a wave costs before it runs are stations as well.
 
 Quantities are per picture where nothing else is said. Everything comes in by ``Costs``; what has
 not been measured is named in ``Costs.assumed``.
@@ -34,7 +34,7 @@ class Costs:
         unit_bytes: the driver's memory of one planned unit, for the whole run.
         unit_driver_s: the driver's seconds to send one unit through Ray Data.
         wave_s: seconds before a wave of units has its actors up.
-        merge_s: the driver's seconds to merge.
+        merge_s: a task's seconds to merge its row.
         row_bytes: of a finished row on disk, its map included.
         encoded_bytes: of the encoded picture.
         gets: requests to read a picture (a version look-up of an archive counts per unit).
@@ -161,7 +161,6 @@ REMEDIES: Mapping[str, str] = {
     "driver, per unit": "a larger run.unit_size",
     "waves": "waves that grow with the number of GPUs, or actors that outlive a wave",
     "driver, planning": "several drivers that list and plan parts of the sources",
-    "driver, merging": "merging in tasks on the cluster, a file each",
     "driver, memory": "one run per part of the archive, or a plan that is never whole in memory",
 }
 """What moves each limit."""
@@ -171,7 +170,7 @@ def forecast(pictures: int, costs: Costs, cluster: Cluster, prices: Prices) -> F
     """Reckon a run."""
     stations = station_rates(costs, cluster)
     slowest = min(stations, key=lambda name: stations[name])
-    plan_s, merge_s = pictures * costs.plan_s, pictures * costs.merge_s
+    plan_s, merge_s = pictures * costs.plan_s, merging_s(pictures, costs, cluster)
     score_s = costs.wave_s + pictures / stations[slowest]
     driver_bytes = driver_memory(pictures, costs, cluster)
     requests = store_requests(pictures, costs, cluster)
@@ -197,6 +196,13 @@ def forecast(pictures: int, costs: Costs, cluster: Cluster, prices: Prices) -> F
         requests=requests,
         cost=hours * per_hour + bill,
     )
+
+
+def merging_s(pictures: int, costs: Costs, cluster: Cluster) -> float:
+    """Seconds of the third phase: every file is a task on a core; the last round ends it."""
+    files = math.ceil(pictures / cluster.rows_per_file)
+    cores = max(1, int(cluster.gpus * cluster.cores_per_gpu))
+    return math.ceil(files / cores) * min(pictures, cluster.rows_per_file) * costs.merge_s
 
 
 def station_rates(costs: Costs, cluster: Cluster) -> dict[str, float]:
@@ -246,8 +252,9 @@ class Break:
 def breaks(costs: Costs, cluster: Cluster) -> list[Break]:
     """What breaks with more pictures or more GPUs, in the order in which it does.
 
-    A station breaks at the number of GPUs that it can just keep busy; a serial phase of the driver
-    where it takes as long as the scoring itself; memory where it is full.
+    A station breaks at the number of GPUs that it can just keep busy; planning, which the driver
+    does alone, where it takes as long as the scoring itself; memory where it is full. Merging grows
+    with the cluster.
     """
     found: list[tuple[float, Break]] = []
     for name in ("store gets", "driver, per unit", "store puts"):
@@ -255,10 +262,9 @@ def breaks(costs: Costs, cluster: Cluster) -> list[Break]:
         found.append((gpus, Break(name, f"{gpus:,.0f} GPUs", REMEDIES[name])))
     gpus = UNITS_PER_WAVE * cluster.unit_size / (costs.wave_s * costs.gpu_per_s)
     found.append((gpus, Break("waves", f"{gpus:,.0f} GPUs (half of them idle)", REMEDIES["waves"])))
-    for name, cost_s in (("driver, planning", costs.plan_s), ("driver, merging", costs.merge_s)):
-        gpus = 1 / (cost_s * costs.gpu_per_s)
-        text = f"{gpus:,.0f} GPUs (as long as the scoring)"
-        found.append((gpus, Break(name, text, REMEDIES[name])))
+    gpus = 1 / (costs.plan_s * costs.gpu_per_s)
+    planning = f"{gpus:,.0f} GPUs (as long as the scoring)"
+    found.append((gpus, Break("driver, planning", planning, REMEDIES["driver, planning"])))
     ordered = [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
     per_picture = driver_memory(1_000_000, costs, cluster) / 1e6
     pictures = cluster.driver_bytes / per_picture

@@ -17,6 +17,7 @@ from nfbmr.benchmark.scale import (
     breaks,
     check_against,
     forecast,
+    merging_s,
     station_rates,
 )
 from nfbmr.benchmark.scale_report import costs_of, forecasts, read_jobs, scale_text
@@ -71,6 +72,18 @@ def test_more_gpus_are_never_slower_and_more_pictures_never_cheaper(
     assert forecast(2 * pictures, COSTS, Cluster(gpus), Prices()).cost > run.cost
 
 
+@given(pictures_strategy, gpus_strategy)
+def test_merging_is_work_shared_by_the_cores_but_never_less_than_a_file(
+    pictures: int, gpus: int
+) -> None:
+    cluster = Cluster(gpus)
+    work_s = pictures * COSTS.merge_s
+    took_s = merging_s(pictures, COSTS, cluster)
+    assert took_s >= work_s / (gpus * cluster.cores_per_gpu) * (1 - 1e-9)
+    assert took_s >= min(pictures, cluster.rows_per_file) * COSTS.merge_s
+    assert took_s <= work_s + cluster.rows_per_file * COSTS.merge_s
+
+
 def simulated_s(pictures: int, costs: Costs, cluster: Cluster) -> float:
     """Event by event: units pass driver, fetch, decode and GPU, each with so many servers."""
     per_unit = cluster.unit_size
@@ -112,7 +125,7 @@ def test_the_pace_is_that_of_a_simulation_by_events(costs: Costs, cluster: Clust
 def test_what_breaks_is_named_with_a_size_and_a_remedy() -> None:
     found = breaks(COSTS, Cluster(1))
     assert found[0].limit == "driver, memory"
-    assert {b.limit for b in found} >= {"waves", "driver, merging", "store gets"}
+    assert {b.limit for b in found} >= {"waves", "driver, planning", "store gets"}
     assert all(b.remedy and b.at for b in found)
     small = Cluster(1, driver_bytes=2**30)
     fits = forecast(10**6, COSTS, small, Prices())
