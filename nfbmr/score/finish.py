@@ -14,6 +14,7 @@ from nfbmr.errors import OutputError
 from nfbmr.progress import Progress
 from nfbmr.score.dataset import finished_marker, read_marker, write_marker
 from nfbmr.score.drift import drift_by_category
+from nfbmr.score.merge import Merge
 from nfbmr.score.merge_tasks import merge_parts
 from nfbmr.score.parts import cut_parts
 from nfbmr.score.plan import Plan
@@ -88,7 +89,7 @@ def _publish(plan: Plan, output: str, schema: pa.Schema, settings: OutputSetting
     parts = cut_parts(plan, schema, settings)
     folder = merge_folder(output)
     try:
-        merge_parts(plan.run_id, output, folder, parts, schema, lineage(plan))
+        merge_parts(Merge(plan.run_id, output, folder, schema, lineage(plan)), parts)
         publish(output, folder, [part.name for part in parts])
     except Exception:
         # Half a merge would take the room that the next one needs.

@@ -11,6 +11,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -29,40 +30,49 @@ ROW_GROUP_BYTES = 64 * 2**20
 _READERS = 16
 
 
-def merge_units(
-    run_id: str,
-    output: str,
-    folder: str,
-    parts: Sequence[Part],
-    schema: pa.Schema,
-    lineage: Mapping[str, Any],
-) -> None:
-    """Write the files of the finished data set, in the plan's order, into a folder.
+@dataclass(frozen=True)
+class Merge:
+    """What all files of a finished data set are made from.
 
-    Args:
+    Attributes:
         run_id: of the run.
         output: of the run, where its units are.
         folder: to write to, this driver's own.
-        parts: which units go into which file.
         schema: of the rows.
         lineage: goes into the metadata of every file.
+    """
+
+    run_id: str
+    output: str
+    folder: str
+    schema: pa.Schema
+    lineage: Mapping[str, Any]
+
+
+def merge_units(merge: Merge, parts: Sequence[Part]) -> None:
+    """Write files of the finished data set, in the plan's order, in this process.
+
+    Args:
+        merge: of the run.
+        parts: which units go into which file.
 
     Raises:
         OutputError: a unit is gone, or has other rows than the plan says.
     """
     with ThreadPoolExecutor(_READERS, thread_name_prefix="nfbmr-merge") as pool:
         units = [unit for part in parts for unit in part.units]
-        tables = _checked(pool, units, run_id, output)
+        tables = _checked(pool, units, merge)
         for part in parts:
             own = (next(tables) for _ in part.units)
-            _write_part(storage.join(folder, part.name), own, _file_schema(part, schema, lineage))
+            _write_part(storage.join(merge.folder, part.name), own, _file_schema(part, merge))
 
 
-def _file_schema(part: Part, schema: pa.Schema, lineage: Mapping[str, Any]) -> pa.Schema:
+def _file_schema(part: Part, merge: Merge) -> pa.Schema:
     """The schema of one file; a column that its folder's name holds is not in it."""
+    schema = merge.schema
     if part.name.startswith(f"{CATEGORY}="):
         schema = schema.remove(schema.get_field_index(CATEGORY))
-    metadata = {"nfbmr": json.dumps(lineage), SPARK_KEY: spark_schema(schema)}
+    metadata = {"nfbmr": json.dumps(merge.lineage), SPARK_KEY: spark_schema(schema)}
     return schema.with_metadata(metadata)
 
 
@@ -89,14 +99,14 @@ def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _checked(
-    pool: ThreadPoolExecutor, units: Iterable[PlannedUnit], run_id: str, output: str
+    pool: ThreadPoolExecutor, units: Iterable[PlannedUnit], merge: Merge
 ) -> Iterator[pa.Table]:
     """The tables of units, in order, each with the rows of the plan; several are read ahead."""
-    for unit, table in _ahead(pool, units, output):
-        if table.column("image_uri").to_pylist() != unit_uris(output, run_id, unit):
+    for unit, table in _ahead(pool, units, merge.output):
+        if table.column("image_uri").to_pylist() != unit_uris(merge.output, merge.run_id, unit):
             raise OutputError(
-                f"Unit {unit.name} in {output} does not hold the pictures of the plan: remove "
-                "its file and run the same command again."
+                f"Unit {unit.name} in {merge.output} does not hold the pictures of the plan: "
+                "remove its file and run the same command again."
             )
         yield table
 

@@ -6,38 +6,21 @@ its node is started again by Ray, and writes the same rows under the same name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from nfbmr.errors import NfbmrError, WorkerError
 from nfbmr.resources import first_cause
-from nfbmr.score.merge import merge_units
+from nfbmr.score.merge import Merge, merge_units
 from nfbmr.score.parts import Part
 
 
-def merge_parts(
-    run_id: str,
-    output: str,
-    folder: str,
-    parts: Sequence[Part],
-    schema: pa.Schema,
-    lineage: Mapping[str, Any],
-) -> None:
-    """Write the files of the finished data set into a folder, each in a task of its own.
+def merge_parts(merge: Merge, parts: Sequence[Part]) -> None:
+    """As ``merge_units``, but each file in a task of its own.
 
     A single file is written here, and so are all where no Ray runs.
-
-    Args:
-        run_id: of the run.
-        output: of the run, where its units are.
-        folder: to write to, this driver's own.
-        parts: which units go into which file.
-        schema: of the rows.
-        lineage: goes into the metadata of every file.
 
     Raises:
         OutputError: a unit is gone, or has other rows than the plan says.
@@ -45,9 +28,9 @@ def merge_parts(
         WorkerError: a task failed for another reason, several times.
     """
     if len(parts) < 2 or not ray.is_initialized():
-        merge_units(run_id, output, folder, parts, schema, lineage)
+        merge_units(merge, parts)
         return
-    merge = ray.remote(num_cpus=1)(merge_units)
+    task = ray.remote(num_cpus=1)(merge_units)
     # A part is a list of thousands of units: no more of them wait than will soon be merged.
     at_once = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     left = list(reversed(parts))
@@ -55,7 +38,7 @@ def merge_parts(
     try:
         while left or waiting:
             while left and len(waiting) < at_once:
-                waiting.append(merge.remote(run_id, output, folder, [left.pop()], schema, lineage))
+                waiting.append(task.remote(merge, [left.pop()]))
             done, waiting = ray.wait(waiting)
             ray.get(done)
     except RayTaskError as error:
@@ -65,8 +48,8 @@ def merge_parts(
     except RayError as error:
         raise _failed(error) from error
     finally:
-        for task in waiting:
-            ray.cancel(task, force=True)
+        for one in waiting:
+            ray.cancel(one, force=True)
 
 
 def _failed(error: RayError) -> WorkerError:
