@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo peer test test-integration test-slow lint lock lock-cpu sbom audit chromium services spark clean
+.PHONY: help setup demo peer test test-integration test-slow lint lock lock-cpu sbom audit chromium services spark fuzz clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20

@@ -34,7 +34,7 @@ class Costs:
         unit_bytes: the driver's memory of one planned unit, for the whole run.
         unit_driver_s: the driver's seconds to send one unit through Ray Data.
         wave_s: seconds before a wave of units has its actors up.
-        merge_s: a task's seconds to merge its row.
+        merge_s: a task's seconds to merge a row.
         row_bytes: of a finished row on disk, its map included.
         encoded_bytes: of the encoded picture.
         gets: requests to read a picture (a version look-up of an archive counts per unit).

@@ -90,7 +90,7 @@ def fit_one(
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"task": task, "board": board},
-        torch_config=TorchConfig(backend=_process_group_of(share)),
+        torch_config=TorchConfig(backend=_process_group_backend(share)),
         scaling_config=ScalingConfig(
             num_workers=share.workers,
             use_gpu=share.gpus > 0,
@@ -114,11 +114,10 @@ def fit_one(
     return outcome_of(task.category, result.checkpoint)
 
 
-def _process_group_of(share: FitShare) -> str | None:
+def _process_group_backend(share: FitShare) -> str | None:
     """What the workers of a fit talk through; None lets Ray Train choose (NCCL between GPUs).
 
-    A worker on its own talks to nobody: Gloo starts faster than NCCL, and leaves the memory of a
-    GPU that several fits share to the fits.
+    A worker on its own talks to nobody, and NCCL would refuse a node whose GPU is only declared.
     """
     return "gloo" if share.workers == 1 else None
 
