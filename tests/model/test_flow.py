@@ -29,7 +29,15 @@ def trained_looking_flow(
     seed=st.integers(0, 2**16),
     precision=st.sampled_from([(torch.float32, 0.25, 1e-4), (torch.float64, 0.5, 1e-9)]),
 )
-@example(4, 1, 2, 1, 5, seed=5, precision=(torch.float64, 0.5, 1e-9))  # float32 loses 3e-4
+@example(  # Float32 loses 3e-4 of this one.
+    channels=4,
+    height=1,
+    width=2,
+    kernel_size=1,
+    coupling_blocks=5,
+    seed=5,
+    precision=(torch.float64, 0.5, 1e-9),
+)
 def test_inverse_undoes_forward(
     channels: int,
     height: int,
