@@ -16,6 +16,7 @@ from nfbmr.model.detector import Detector
 from nfbmr.model.precision import REFERENCE
 from nfbmr.model.runner import BackboneRunner
 from nfbmr.progress import Progress
+from nfbmr.score.forward_difference import relative_difference
 
 _CHUNK = 64
 
@@ -30,7 +31,7 @@ class NumericsResult:
         pictures: labelled test pictures.
         image_auroc: by the fast network.
         image_auroc_float32: by the plain network in float32.
-        score_share: largest difference of scores, as a share of the threshold.
+        score_share: largest difference of scores, as a share of the greater of score and threshold.
         p_value: largest difference of p-values.
         changed_decisions: pictures that are anomalous in one of both only.
     """
@@ -100,7 +101,7 @@ def _result(
         pictures=len(samples),
         image_auroc=image_auroc(truth_N, fast_N),
         image_auroc_float32=image_auroc(truth_N, plain_N),
-        score_share=float(np.abs(fast_N - plain_N).max() / abs(threshold)),
+        score_share=relative_difference(fast_N, plain_N, threshold),
         p_value=float(np.abs(p_values(fast_N) - p_values(plain_N)).max()),
         changed_decisions=int(((fast_N > threshold) != (plain_N > threshold)).sum()),
     )

@@ -29,7 +29,7 @@ class ForwardDifference:
         calibrated: precision that the detectors were calibrated with.
         pictures: that were compared.
         score: largest difference of two scores.
-        score_share: the same as a share of the detector's threshold.
+        score_share: largest relative difference, see ``relative_difference``.
         p_value: largest difference of two p-values.
     """
 
@@ -56,7 +56,7 @@ class ForwardDifference:
         return (
             f"Forward passes in {self.numerics} (calibrated in {self.calibrated}): on "
             f"{self.pictures} pictures, scores differ from plain float32 by at most "
-            f"{self.score:.2g} ({self.score_share:.2%} of the threshold), p-values by at most "
+            f"{self.score:.2g} ({self.score_share:.2%}), p-values by at most "
             f"{self.p_value:.2g}"
         )
 
@@ -74,6 +74,23 @@ class ForwardDifference:
 
 NOT_COMPARED: dict[str, None] = {f"{_PREFIX}{name}": None for name in ForwardDifference.__slots__}
 """The columns of a row without a comparison."""
+
+
+def relative_difference(
+    score_B: NDArray[np.float64], expected_B: NDArray[np.float64], threshold: float
+) -> float:
+    """The largest difference of a picture's two scores, as a share of its score or the threshold.
+
+    The greater of both counts. Of the threshold alone it would say nothing: a picture like none in
+    training may score a thousand times as much, and its last digits then are several thresholds.
+
+    Args:
+        score_B: (B,), by the fast network.
+        expected_B: (B,), by the plain one.
+        threshold: of the detector.
+    """
+    scale_B = np.maximum(np.abs(expected_B), max(abs(threshold), _SMALLEST))
+    return float((np.abs(score_B - expected_B) / scale_B).max())
 
 
 def compare_forward(
@@ -101,13 +118,12 @@ def compare_forward(
         detector.score_features(each.features_of(pixels_BHWC)).score_B.double().cpu().numpy()
         for each in (runner, plain)
     )
-    difference = float(np.abs(score_B - expected_B).max())
     p_values = detector.calibration.p_values
     return ForwardDifference(
         numerics=runner.numerics,
         calibrated=str(detector.backbone["precision"]),
         pictures=len(pixels_BHWC),
-        score=difference,
-        score_share=difference / max(abs(detector.threshold), _SMALLEST),
+        score=float(np.abs(score_B - expected_B).max()),
+        score_share=relative_difference(score_B, expected_B, detector.threshold),
         p_value=float(np.abs(p_values(score_B) - p_values(expected_B)).max()),
     )

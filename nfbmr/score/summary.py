@@ -104,7 +104,7 @@ def _run_rows(summary: ScoringSummary) -> list[tuple[str, object]]:
         difference = ForwardDifference(**summary.forward)
         rows += [
             ("forward passes", difference.numerics),
-            ("largest change of a score", f"{difference.score_share:.2%} of the threshold"),
+            ("largest change of a score", f"{difference.score_share:.2%}"),
             ("largest change of a p-value", f"{difference.p_value:.2g}"),
         ]
     total_s = sum(summary.seconds_by_stage.values())

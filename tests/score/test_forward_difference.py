@@ -6,7 +6,12 @@ import torch
 
 from nfbmr.model.precision import BFLOAT16, REFERENCE, used_precision
 from nfbmr.model.runner import BackboneRunner
-from nfbmr.score.forward_difference import NOT_COMPARED, ForwardDifference, compare_forward
+from nfbmr.score.forward_difference import (
+    NOT_COMPARED,
+    ForwardDifference,
+    compare_forward,
+    relative_difference,
+)
 from nfbmr.score.statistics import WorkDone
 from tests.conftest import Trained
 
@@ -30,11 +35,21 @@ def test_it_is_that_of_the_scores(trained: Trained) -> None:
     difference = compare_forward(detector, runners[0], pixels_BHWC)
     expected = float((fast_B.double() - plain_B.double()).abs().max())
     assert difference.score == pytest.approx(expected, rel=0.05)
-    assert difference.score_share == pytest.approx(difference.score / detector.threshold)
+    assert 0 < difference.score_share <= difference.score / detector.threshold
     assert 0 <= difference.p_value < 1
     assert (difference.pictures, difference.calibrated) == (3, "float32")
     assert difference.numerics.startswith(used_precision(BFLOAT16, CPU))
     assert "on 3 pictures, scores differ from plain float32" in difference.sentence()
+
+
+def test_a_score_far_above_the_threshold_counts_as_a_share_of_itself() -> None:
+    below, above = (0.5, 0.51), (3000.0, 3003.0)
+    assert relative_difference(np.array(below[:1]), np.array(below[1:]), 2.0) == pytest.approx(
+        0.005
+    )
+    score_B, expected_B = np.array([below[0], above[0]]), np.array([below[1], above[1]])
+    assert relative_difference(score_B, expected_B, 2.0) == pytest.approx(0.005)
+    assert relative_difference(score_B[1:], expected_B[1:], 2.0) == pytest.approx(3 / 3003)
 
 
 def test_a_run_keeps_the_largest_of_its_actors() -> None:
