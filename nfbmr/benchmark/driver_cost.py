@@ -37,8 +37,9 @@ class DriverCosts:
 
     Attributes:
         plan_s: seconds per picture to cut and save a plan that is listed already.
-        plan_bytes: peak of Arrow's memory per picture while it is made.
-        unit_bytes: Python's memory per unit of a plan.
+        plan_bytes: peak of Arrow's memory per picture of a chunk while it is made.
+        unit_bytes: memory per unit of a whole plan: its row, once more while units are sorted, and
+            its name among those that are finished.
         unit_driver_s: seconds per unit through Ray Data, two stages that do nothing.
         merge_s: seconds per row to read finished units.
         row_bytes: of a row in a unit's file, with a map of 24 x 24.
@@ -98,10 +99,10 @@ def _plan(folder: Path, pictures: int, unit_size: int) -> tuple[float, float, fl
         plan_s = (time.perf_counter() - started) / pictures
         plan_bytes = peak.bytes / pictures
     tracemalloc.start()
-    some = cut_units(ordered.slice(0, 50 * unit_size), unit_size)
-    unit_bytes = tracemalloc.get_traced_memory()[0] / len(some)
+    names = set(units.table.column("name").to_pylist())
+    name_bytes = tracemalloc.get_traced_memory()[0] / len(names)
     tracemalloc.stop()
-    return plan_s, plan_bytes, unit_bytes
+    return plan_s, plan_bytes, 2 * units.table.nbytes / len(units) + name_bytes
 
 
 class _ArrowPeak:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import tempfile
@@ -16,9 +17,9 @@ import pyarrow as pa
 
 from nfbmr.data.archive_entry import ENTRIES, ArchiveListing
 from nfbmr.score.category_rule import CategoryRule
-from nfbmr.score.plan import Plan, by_category
-from nfbmr.score.plan_files import load_plan, save_plan, unit_pictures
-from nfbmr.score.planned_units import cut_units
+from nfbmr.score.listing_stream import CHUNK_PICTURES
+from nfbmr.score.plan import Plan
+from nfbmr.score.plan_files import PlanWriter, load_plan, unit_pictures
 from nfbmr.score.sources import pictures_of
 
 _CATEGORIES = 40
@@ -50,27 +51,32 @@ class PlanMeasurement:
 
 
 def measure_planning(pictures: int, unit_size: int) -> PlanMeasurement:
-    """Plan pictures of a made-up year: half in a prefix with an ETag each, half in two tars.
+    """Plan pictures of a made-up year: half in prefixes with an ETag each, half in tars.
+
+    They come in chunks, as they do in a run; making them up is not counted.
 
     Args:
         pictures: how many.
         unit_size: pictures per unit.
     """
     result = PlanMeasurement(pictures)
-    listings = [_prefix(pictures - pictures // 2), _tar(1, pictures // 4)]
-    listings.append(_tar(2, pictures // 2 - pictures // 4))
+    chunks = math.ceil(pictures / CHUNK_PICTURES)
     result.resident_before_mib = _peak_mib()
     rule = CategoryRule("{category}/")
     with tempfile.TemporaryDirectory(prefix="nfbmr-plan-") as output:
-        with _timed(result, "categories, names, each once"):
-            table = pictures_of(listings, rule)
-        with _timed(result, "order and units"):
-            ordered = by_category(table)
+        writer = PlanWriter(output, "benchmark")
+        for number in range(chunks):
+            start, stop = (pictures * n // chunks for n in (number, number + 1))
+            listings = _chunk(number, stop - start)
+            with _timed(result, "categories, names, each once"):
+                table = pictures_of(listings, rule)
+            del listings
+            with _timed(result, "order, units, files"):
+                writer.add(table, unit_size)
             del table
-            units = cut_units(ordered, unit_size)
         with _timed(result, "save"):
-            save_plan(Plan("benchmark", {}, {}, {}, units), ordered, output)
-        del ordered
+            units = writer.units()
+            writer.finish(Plan("benchmark", {}, {}, {}, units))
         with _timed(result, "load"):
             plan = load_plan(output)
         if plan is None:
@@ -86,12 +92,19 @@ def measure_planning(pictures: int, unit_size: int) -> PlanMeasurement:
     return result
 
 
-def _prefix(count: int) -> ArchiveListing:
-    rng = np.random.default_rng(0)
+def _chunk(number: int, count: int) -> list[ArchiveListing]:
+    """What is listed at once: half of it in a prefix, half in two tars."""
+    tar = count // 4
+    rest = count - 2 * tar
+    return [_prefix(number, rest), _tar(2 * number, tar), _tar(2 * number + 1, tar)]
+
+
+def _prefix(number: int, count: int) -> ArchiveListing:
+    rng = np.random.default_rng(number)
     tags = rng.bytes(16 * count).hex()
     versions = [tags[32 * n : 32 * (n + 1)] for n in range(count)]
     lengths = rng.integers(_PICTURE_BYTES // 2, 2 * _PICTURE_BYTES, count)
-    uri = "s3://factory-archive-eu-central-1/plant-03/images"
+    uri = f"s3://factory-archive-eu-central-1/plant-{number:04d}/images"
     columns = {"member": _members(count), "length": pa.array(lengths), "version": versions}
     return ArchiveListing(uri, _entries(count, columns))
 
@@ -99,7 +112,7 @@ def _prefix(count: int) -> ArchiveListing:
 def _tar(number: int, count: int) -> ArchiveListing:
     offsets = 512 + np.arange(count) * (_PICTURE_BYTES + 512)
     lengths = np.full(count, _PICTURE_BYTES)
-    uri = f"s3://factory-archive-eu-central-1/plant-03/tars/2026-{number:02d}.tar"
+    uri = f"s3://factory-archive-eu-central-1/plant-03/tars/2026-{number:04d}.tar"
     columns = {
         "member": _members(count),
         "offset": pa.array(offsets),
@@ -126,7 +139,8 @@ def _members(count: int) -> list[str]:
 def _timed(result: PlanMeasurement, step: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
-    result.seconds[step] = time.perf_counter() - started
+    before_s = result.seconds.get(step, 0.0)
+    result.seconds[step] = before_s + time.perf_counter() - started
 
 
 def _peak_mib() -> float:

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nfbmr.score.listing_stream import CHUNK_PICTURES
+
 UNITS_PER_WAVE = 16_384
 LIST_PAGE = 1000
 
@@ -30,7 +32,7 @@ class Costs:
         fetch_s: seconds that a thread is busy with the fetch of a picture, waiting included.
         commit_s: seconds of an actor to write its rows.
         plan_s: the driver's seconds to list and plan.
-        plan_bytes: the driver's memory while it plans.
+        plan_bytes: the driver's memory while it plans, per picture of the chunk that it plans.
         unit_bytes: the driver's memory of one planned unit, for the whole run.
         unit_driver_s: the driver's seconds to send one unit through Ray Data.
         wave_s: seconds before a wave of units has its actors up.
@@ -161,7 +163,7 @@ REMEDIES: Mapping[str, str] = {
     "driver, per unit": "a larger run.unit_size",
     "waves": "waves that grow with the number of GPUs, or actors that outlive a wave",
     "driver, planning": "several drivers that list and plan parts of the sources",
-    "driver, memory": "one run per part of the archive, or a plan that is never whole in memory",
+    "driver, memory": "a larger run.unit_size",
 }
 """What moves each limit."""
 
@@ -223,9 +225,9 @@ def station_rates(costs: Costs, cluster: Cluster) -> dict[str, float]:
 
 
 def driver_memory(pictures: int, costs: Costs, cluster: Cluster) -> float:
-    """Peak memory of the driver, bytes: the whole plan while it is made, its units afterwards."""
+    """Peak memory of the driver, bytes: a chunk of the plan while it is made, and all units."""
     units = pictures / cluster.unit_size
-    return pictures * costs.plan_bytes + units * costs.unit_bytes
+    return min(pictures, CHUNK_PICTURES) * costs.plan_bytes + units * costs.unit_bytes
 
 
 def store_requests(pictures: int, costs: Costs, cluster: Cluster) -> dict[str, int]:
@@ -253,8 +255,8 @@ def breaks(costs: Costs, cluster: Cluster) -> list[Break]:
     """What breaks with more pictures or more GPUs, in the order in which it does.
 
     A station breaks at the number of GPUs that it can just keep busy; planning, which the driver
-    does alone, where it takes as long as the scoring itself; memory where it is full. Merging grows
-    with the cluster.
+    does alone, where it takes as long as the scoring itself. Last comes the driver's memory: at how
+    many pictures it is full. Merging grows with the cluster.
     """
     found: list[tuple[float, Break]] = []
     for name in ("store gets", "driver, per unit", "store puts"):
@@ -266,10 +268,10 @@ def breaks(costs: Costs, cluster: Cluster) -> list[Break]:
     planning = f"{gpus:,.0f} GPUs (as long as the scoring)"
     found.append((gpus, Break("driver, planning", planning, REMEDIES["driver, planning"])))
     ordered = [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
-    per_picture = driver_memory(1_000_000, costs, cluster) / 1e6
-    pictures = cluster.driver_bytes / per_picture
+    left_bytes = cluster.driver_bytes - CHUNK_PICTURES * costs.plan_bytes
+    pictures = cluster.unit_size * max(0.0, left_bytes) / costs.unit_bytes
     memory = Break("driver, memory", f"{pictures:,.0f} pictures", REMEDIES["driver, memory"])
-    return [memory, *ordered]
+    return [*ordered, memory]
 
 
 def check_against(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

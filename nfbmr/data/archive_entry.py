@@ -79,6 +79,7 @@ class ArchiveListing:
             say.
         version: of the tar, zip or Parquet file when it was listed.
         lookup: of its entries, see ``ArchiveEntry``.
+        problems_before: how many there were in earlier pieces of the same archive.
     """
 
     archive: str
@@ -88,6 +89,7 @@ class ArchiveListing:
     replaced_members: int = 0
     version: str | None = None
     lookup: str | None = None
+    problems_before: int = 0
 
     @property
     def entries(self) -> list[ArchiveEntry]:

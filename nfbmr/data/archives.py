@@ -8,7 +8,8 @@ as a path, and what it stands for is said exactly by an entry's ``archive``, ``o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -130,8 +131,12 @@ def list_archive(uri: str) -> ArchiveListing:
     """
     lister = lister_of(uri)
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        slices = list(pool.map(lambda name: list_slice(lister, name), lister.slices))
-    return join_slices(lister, slices)
+        slices = pool.map(lambda name: list(slices_from(lister, name)), lister.slices)
+        listing = join_slices(lister, list(itertools.chain.from_iterable(slices)))
+    check_any_pictures(
+        listing.archive, len(listing.table), listing.problems, listing.skipped_members
+    )
+    return listing
 
 
 def list_slice(lister: Lister, name: str) -> SliceListing:
@@ -148,11 +153,24 @@ def list_slice(lister: Lister, name: str) -> SliceListing:
         raise _broke_off(lister, error) from error
 
 
-def join_slices(lister: Lister, slices: list[SliceListing]) -> ArchiveListing:
-    """The listing of an archive from those of its slices.
+def slices_from(lister: Lister, name: str) -> Iterator[SliceListing]:
+    """A slice of an archive, and those as which it goes on.
 
     Raises:
-        DataError: it holds no picture that can be listed, or the storage failed.
+        DataError: the storage failed.
+    """
+    following: str | None = name
+    while following is not None:
+        listing = list_slice(lister, following)
+        yield listing
+        following = listing.goes_on_as
+
+
+def join_slices(lister: Lister, slices: list[SliceListing]) -> ArchiveListing:
+    """The listing of an archive, or of a piece of it, from those of its slices.
+
+    Raises:
+        DataError: the storage failed.
     """
     try:
         listing = lister.join(slices)
@@ -160,16 +178,33 @@ def join_slices(lister: Lister, slices: list[SliceListing]) -> ArchiveListing:
         raise
     except Exception as error:  # as above
         raise _broke_off(lister, error) from error
-    if len(listing.table) == 0:
-        reasons = listing.problems or [f"it has {listing.skipped_members} other files"]
-        raise DataError(
-            f"{listing.archive} holds no pictures that can be listed: {'; '.join(reasons)}. "
-            "Expected jpg, png, bmp, tiff or webp in a folder, prefix, .tar, .tar.gz or .zip, or "
-            "rows of a .parquet or .csv; archives inside a folder are given by their own names "
-            "or by a pattern such as '*.tar'."
-        )
     listing.keep_last_of_each_name()
     return listing
+
+
+def check_any_pictures(
+    archive: str, pictures: int, problems: Sequence[str], skipped_members: int
+) -> None:
+    """Refuse an archive in which there is nothing to score.
+
+    Args:
+        archive: its address.
+        pictures: that were listed.
+        problems: damage that hides members.
+        skipped_members: files that are no pictures.
+
+    Raises:
+        DataError: it holds no picture that can be listed.
+    """
+    if pictures:
+        return
+    reasons = list(problems) or [f"it has {skipped_members} other files"]
+    raise DataError(
+        f"{archive} holds no pictures that can be listed: {'; '.join(reasons)}. "
+        "Expected jpg, png, bmp, tiff or webp in a folder, prefix, .tar, .tar.gz or .zip, or "
+        "rows of a .parquet or .csv; archives inside a folder are given by their own names "
+        "or by a pattern such as '*.tar'."
+    )
 
 
 def _broke_off(lister: Lister, error: Exception) -> DataError:

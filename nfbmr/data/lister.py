@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from nfbmr.data.archive_entry import ArchiveListing
 
+GOES_ON_AS = "goes_on_as"
+
 
 @dataclass(frozen=True)
 class SliceListing:
@@ -24,6 +26,12 @@ class SliceListing:
     table: pa.Table
     notes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def goes_on_as(self) -> str | None:
+        """The name of the slice that holds what was too much for this one."""
+        name: str | None = self.notes.get(GOES_ON_AS)
+        return name
+
 
 class Lister(ABC):
     """Lists one archive.
@@ -34,7 +42,13 @@ class Lister(ABC):
 
     Attributes:
         slices: their names; what a slice holds follows from archive, version and name.
+        comes_in_pieces: whether some of its slices can be joined before the others are listed, and
+            no name is in two of them.
+        may_repeat: whether it may name a picture twice, or one that another lists as well.
     """
+
+    comes_in_pieces = False
+    may_repeat = False
 
     def __init__(self, archive: str, version: str | None) -> None:
         self.archive = archive

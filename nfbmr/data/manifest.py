@@ -61,6 +61,8 @@ class ManifestLister(Lister):
         DataError: it cannot be read, or has no column of URIs.
     """
 
+    may_repeat = True
+
     def __init__(self, archive: str, size: int, version: str, columns: TableColumns) -> None:
         super().__init__(archive, version)
         self._root = archive.rpartition("/")[0]

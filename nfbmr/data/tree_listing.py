@@ -17,7 +17,7 @@ from s3fs.core import S3FileSystem
 
 from nfbmr import storage
 from nfbmr.data.archive_entry import ENTRIES, ArchiveListing, EntryRows, printable
-from nfbmr.data.lister import Lister, SliceListing
+from nfbmr.data.lister import GOES_ON_AS, Lister, SliceListing
 from nfbmr.data.listing import is_picture
 from nfbmr.errors import STORE_ERRORS, DataError
 from nfbmr.store_faults import retried
@@ -26,6 +26,11 @@ _ENOUGH_SLICES = 32
 _MAX_DEPTH = 4
 _MAX_FILES_SEEN = 2000
 _FLAT, _DEEP = "files of /", "all of /"
+_AFTER = "\0after\0"
+"""Between a slice's name and the last key of the one that it goes on from; no key has a NUL."""
+
+FILES_PER_SLICE = 250_000
+"""So many are in memory before they are on disk: 50 MB, and half a minute of listing."""
 
 
 class TreeLister(Lister):
@@ -37,6 +42,8 @@ class TreeLister(Lister):
     Raises:
         DataError: it is missing, is a file, or cannot be listed.
     """
+
+    comes_in_pieces = True
 
     def __init__(self, archive: str) -> None:
         super().__init__(archive, None)
@@ -92,20 +99,30 @@ class TreeLister(Lister):
         return found
 
     def list_slice(self, name: str) -> SliceListing:
-        """List the files of a folder, or all files below it."""
-        is_flat = name.startswith(_FLAT)
-        folder = name.removeprefix(_FLAT if is_flat else _DEEP)
+        """List the files of a folder, or all files below it.
+
+        In an object store it ends after ``FILES_PER_SLICE`` files and says how it goes on.
+        """
+        base, _, after = name.partition(_AFTER)
+        is_flat = base.startswith(_FLAT)
+        folder = base.removeprefix(_FLAT if is_flat else _DEEP)
         path = storage.join(self._path, folder) if folder else self._path
         rows = EntryRows(ENTRIES)
         problems: list[str] = []
-        skipped = 0
+        seen, skipped, last = 0, 0, ""
         prefix = self._path.rstrip("/") + "/"
+        notes: dict[str, Any] = {}
         try:
-            files = children(self._fs, path) if is_flat else files_below(self._fs, path)
-            for info in files:
+            list_files = children if is_flat else files_below
+            for info in list_files(self._fs, path, after):
                 if info["type"] != "file":
                     continue
                 member = info["name"].removeprefix(prefix)
+                seen += 1
+                if seen > FILES_PER_SLICE and isinstance(self._fs, S3FileSystem):
+                    notes[GOES_ON_AS] = f"{base}{_AFTER}{last}"
+                    break
+                last = info["name"]
                 if member != printable(member):
                     name = printable(member)
                     problems.append(f"{self.archive}/{name} has a name that is not UTF-8")
@@ -116,7 +133,7 @@ class TreeLister(Lister):
                     skipped += 1
         except STORE_ERRORS as error:
             raise _cannot(self.archive, error) from error
-        return SliceListing(rows.table(), {"problems": problems, "skipped": skipped})
+        return SliceListing(rows.table(), {**notes, "problems": problems, "skipped": skipped})
 
     def join(self, listings: Sequence[SliceListing]) -> ArchiveListing:
         """All pictures by name."""
@@ -140,10 +157,16 @@ def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def children(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
-    """What lies directly in a folder, as fsspec describes it."""
+def children(fs: Any, path: str, after: str = "") -> Iterator[Mapping[str, Any]]:
+    """What lies directly in a folder, as fsspec describes it.
+
+    Args:
+        fs: the file system.
+        path: of the folder.
+        after: in an object store, only what comes after this name; elsewhere everything comes.
+    """
     if isinstance(fs, S3FileSystem):
-        yield from _s3_pages(fs, path, "/")
+        yield from _s3_pages(fs, path, "/", after)
     elif isinstance(fs, LocalFileSystem):
         with os.scandir(path) as entries:
             for entry in entries:
@@ -152,10 +175,10 @@ def children(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
         yield from fs.ls(path, detail=True)
 
 
-def files_below(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
-    """All files below a folder, as fsspec describes them."""
+def files_below(fs: Any, path: str, after: str = "") -> Iterator[Mapping[str, Any]]:
+    """All files below a folder, as fsspec describes them; see ``children``."""
     if isinstance(fs, S3FileSystem):
-        yield from _s3_pages(fs, path, "")
+        yield from _s3_pages(fs, path, "", after)
         return
     folders = [path]
     while folders:
@@ -166,11 +189,13 @@ def files_below(fs: Any, path: str) -> Iterator[Mapping[str, Any]]:
                 yield info
 
 
-def _s3_pages(fs: S3FileSystem, path: str, delimiter: str) -> Iterator[dict[str, Any]]:
+def _s3_pages(fs: S3FileSystem, path: str, delimiter: str, after: str) -> Iterator[dict[str, Any]]:
     """A prefix page by page; s3fs itself would hold all of it, and keep it."""
     bucket, key, _ = fs.split_path(path)
     prefix = f"{key.rstrip('/')}/" if key else ""
     ask = {"Bucket": bucket, "Prefix": prefix, "Delimiter": delimiter}
+    if after:
+        ask["StartAfter"] = after.removeprefix(f"{bucket}/")
     while True:
         page = retried(partial(fs.call_s3, "list_objects_v2", **ask))
         for folder in page.get("CommonPrefixes", []):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from nfbmr.score.plan import Plan
-from nfbmr.score.planned_units import PlannedUnit
+from nfbmr.score.planned_units import Units
 from nfbmr.settings import OutputSettings
 
 CATEGORY = "category"
@@ -34,12 +34,12 @@ class Part:
     """
 
     name: str
-    units: tuple[PlannedUnit, ...]
+    units: Units
 
     @property
     def rows(self) -> int:
         """How many it holds."""
-        return sum(unit.count for unit in self.units)
+        return self.units.pictures
 
 
 def cut_parts(plan: Plan, schema: pa.Schema, settings: OutputSettings) -> list[Part]:
@@ -55,28 +55,28 @@ def cut_parts(plan: Plan, schema: pa.Schema, settings: OutputSettings) -> list[P
     """
     map_bytes = _map_bytes(plan, schema)
     parts: list[Part] = []
-    held: list[PlannedUnit] = []
-    rows = size_bytes = 0
-    for unit in plan.units:
+    first = rows = size_bytes = 0
+    category = ""
+    for number, unit in enumerate(plan.units):
         unit_bytes = unit.count * (map_bytes.get(unit.category, 0) + _OTHER_COLUMNS_BYTES)
         full = (
             rows + unit.count > settings.rows_per_file
             or size_bytes + unit_bytes > settings.mib_per_file * 2**20
-            or (settings.partition_by_category and held and held[-1].category != unit.category)
+            or (settings.partition_by_category and category != unit.category)
         )
-        if held and full:
-            parts.append(_part(len(parts), held, settings))
-            held, rows, size_bytes = [], 0, 0
-        held.append(unit)
+        if number > first and full:
+            parts.append(_part(len(parts), plan.units[first:number], settings))
+            first, rows, size_bytes = number, 0, 0
+        category = unit.category
         rows, size_bytes = rows + unit.count, size_bytes + unit_bytes
-    return [*parts, _part(len(parts), held, settings)] if held else parts
+    return [*parts, _part(len(parts), plan.units[first:], settings)] if len(plan.units) else parts
 
 
-def _part(number: int, units: list[PlannedUnit], settings: OutputSettings) -> Part:
+def _part(number: int, units: Units, settings: OutputSettings) -> Part:
     name = f"part-{number:05d}.parquet"
     if settings.partition_by_category:
         name = f"{category_folder(units[0].category)}/{name}"
-    return Part(name, tuple(units))
+    return Part(name, units)
 
 
 def _map_bytes(plan: Plan, schema: pa.Schema) -> dict[str, int]:

@@ -37,7 +37,7 @@ from nfbmr.resources import FETCH_CPUS, actor_pool, cluster_gpus, decode_threads
 from nfbmr.score.decode import Decoder
 from nfbmr.score.fetch import Fetcher
 from nfbmr.score.plan import Plan
-from nfbmr.score.planned_units import PlannedUnit
+from nfbmr.score.planned_units import PlannedUnit, Units
 from nfbmr.score.scorer import Scorer
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.store_watch import StoreWatch
@@ -49,7 +49,7 @@ _UNITS_PER_WAVE = 16_384
 
 def score_units(
     plan: Plan,
-    left: Sequence[PlannedUnit],
+    left: Units,
     output: str,
     schema: pa.Schema,
     settings: RunSettings,
@@ -78,12 +78,11 @@ def score_units(
         StoreError: a store refuses everything, does not answer or is full.
     """
     work = WorkDone()
-    total = sum(unit.count for unit in left)
     watch = StoreWatch(any_read=len(left) < len(plan.units))
     bars = progress.on_terminal
     with (
         ray_data_session("scoring", bars),
-        progress.counter("scored", total, drawn=bars) as count,
+        progress.counter("scored", left.pictures, drawn=bars) as count,
     ):
         for wave, last_try in _waves(left, watch):
             start = partial(
@@ -108,9 +107,7 @@ def score_units(
     return work
 
 
-def _waves(
-    left: Sequence[PlannedUnit], watch: StoreWatch
-) -> Iterator[tuple[Sequence[PlannedUnit], bool]]:
+def _waves(left: Units, watch: StoreWatch) -> Iterator[tuple[Sequence[PlannedUnit], bool]]:
     """All units once, then those that were held back once more, for the last time.
 
     What Ray Data keeps of its input grows with it: a wave at a time keeps it small.
@@ -118,7 +115,7 @@ def _waves(
     for start in range(0, len(left), _UNITS_PER_WAVE):
         yield left[start : start + _UNITS_PER_WAVE], False
     watch.check_any_read()
-    held = [unit for unit in left if unit.name in watch.held]
+    held = left.named(watch.held)
     for start in range(0, len(held), _UNITS_PER_WAVE):
         yield held[start : start + _UNITS_PER_WAVE], True
 

@@ -6,18 +6,16 @@ Made before any work starts; ``plan_files`` keeps it for every later run of the 
 from __future__ import annotations
 
 import datetime
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from nfbmr.errors import RegistryError
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import Registry, load_detector
-from nfbmr.score.planned_units import Units, cut_units
+from nfbmr.score.planned_units import Units
 
 PICTURES = pa.schema(
     [
@@ -126,28 +124,21 @@ def pictures_table(pictures: Iterable[PlannedPicture]) -> pa.Table:
 
 
 def make_plan(
-    pictures: pa.Table,
-    request: Mapping[str, Any],
-    registry: Registry,
-    alias: str,
-    unit_size: int,
-) -> tuple[Plan, pa.Table]:
-    """Pin the models and cut the pictures into units.
+    run_id: str, units: Units, request: Mapping[str, Any], registry: Registry, alias: str
+) -> Plan:
+    """Pin the models of the units' categories.
 
     Args:
-        pictures: rows of ``PICTURES``.
+        run_id: of the run.
+        units: all of them.
         request: see ``Plan``.
         registry: where models are looked up, once.
         alias: alias or version of the models.
-        unit_size: pictures per unit at most.
-
-    Returns:
-        The plan, and the pictures in its order: what ``plan_files.save_plan`` writes.
 
     Raises:
         RegistryError: not one category has a model, or the registry is out of reach.
     """
-    categories = sorted(name for name in pictures.column("category").unique().to_pylist() if name)
+    categories = sorted(filter(None, units.table.column("category").unique().to_pylist()))
     models: dict[str, PlannedModel] = {}
     errors: dict[str, str] = {}
     for category in categories:
@@ -160,19 +151,7 @@ def make_plan(
         # Says what there is, and the nearest name.
         registry.resolve(next(iter(errors), ""), alias)
         raise RegistryError("No picture's category has a model.")
-    ordered = by_category(pictures)
-    plan = Plan(uuid.uuid4().hex, dict(request), models, errors, cut_units(ordered, unit_size))
-    return plan, ordered
-
-
-def by_category(pictures: pa.Table) -> pa.Table:
-    """Sorted by category; within one as they were listed, which is their order in the archives."""
-    encoded = pictures.column("category").combine_chunks().dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    rank = np.empty(len(names), dtype=np.int64)
-    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
-    order = np.argsort(rank[encoded.indices.to_numpy()], kind="stable")
-    return pictures.take(pa.array(order))
+    return Plan(run_id, dict(request), models, errors, units)
 
 
 def _planned_model(version: ModelVersion, registry_uri: str) -> PlannedModel:

@@ -8,6 +8,7 @@ reads the whole footer of one before it finds a row group.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
@@ -22,13 +23,12 @@ from nfbmr.errors import STORE_ERRORS, OutputError
 from nfbmr.model_version import ModelVersion
 from nfbmr.plain_columns import plain
 from nfbmr.score.plan import PICTURES, Plan, PlannedModel, PlannedPicture
-from nfbmr.score.planned_units import UNIT, PlannedUnit, Units
+from nfbmr.score.planned_units import UNIT, PlannedUnit, Units, cut_units, sorted_by_category
 from nfbmr.store_faults import retried
 
-FORMAT = 3
+FORMAT = 4
 PLAN_FOLDER = "_plan"
 _JSON = "plan.json"
-_UNITS = "units.parquet"
 
 _GROUPS_PER_FILE = 64
 _BLOCK_BYTES = 2**20
@@ -37,44 +37,109 @@ INDEX_FOLDER = "indexes"
 _DAMAGE = (KeyError, TypeError, AttributeError, IndexError, *STORE_ERRORS, pa.ArrowException)
 
 
-def save_plan(plan: Plan, ordered: pa.Table, output: str) -> None:
-    """Write the plan; its JSON comes last and says that the plan is whole.
+class PlanWriter:
+    """Writes a plan, some pictures after the others: no more are in memory than are given at once.
 
-    Where two drivers plan the same run at once, the JSON of the first stays: load the plan again.
+    Where two drivers plan the same run at once, each writes files of its own, and the JSON of the
+    first stays: load the plan again, and ``discard`` the other.
+
+    Args:
+        output: of the run.
+        run_id: of the run.
     """
-    folder = storage.join(output, PLAN_FOLDER)
-    sizes = plan.units.pictures_by_row_group()
-    start = 0
-    files = []
-    for first in range(0, len(sizes), _GROUPS_PER_FILE):
-        groups = sizes[first : first + _GROUPS_PER_FILE]
-        uri = storage.join(folder, _pictures_name(first))
+
+    def __init__(self, output: str, run_id: str) -> None:
+        self.folder = storage.join(output, PLAN_FOLDER)
+        self.run_id = run_id
+        self._files: list[dict[str, Any]] = []
+        self._units: list[pa.Table] = []
+
+    def add(self, pictures: pa.Table, unit_size: int) -> None:
+        """Cut pictures into units and write them.
+
+        Args:
+            pictures: rows of ``PICTURES``, in the order in which each category's are wanted.
+            unit_size: pictures per unit at most.
+        """
+        if len(pictures):
+            ordered = sorted_by_category(pictures)
+            self.write(ordered, cut_units(ordered, unit_size))
+
+    def write(self, ordered: pa.Table, units: Units) -> None:
+        """Write pictures that are cut already.
+
+        Args:
+            ordered: rows of ``PICTURES``, sorted by category.
+            units: of them all, with row groups from 0.
+        """
+        start, sizes = 0, units.pictures_by_row_group()
+        first_group = len(self._files) * _GROUPS_PER_FILE
+        for first in range(0, len(sizes), _GROUPS_PER_FILE):
+            groups = sizes[first : first + _GROUPS_PER_FILE]
+            self._write_groups(ordered.slice(start, sum(groups)), groups)
+            start += sum(groups)
+        self._units.append(units.moved(first_group).table)
+
+    def _write_groups(self, pictures: pa.Table, sizes: Sequence[int]) -> None:
+        name = _pictures_name(self.run_id, len(self._files) * _GROUPS_PER_FILE)
+        uri = storage.join(self.folder, name)
+        start = 0
         with (
             storage.open_atomically(uri) as file,
             pq.ParquetWriter(file, PICTURES, compression="zstd") as writer,
         ):
-            for size in groups:
-                writer.write_table(ordered.slice(start, size), row_group_size=size)
+            for size in sizes:
+                writer.write_table(pictures.slice(start, size), row_group_size=size)
                 start += size
-        files.append({"name": _pictures_name(first), "bytes": storage.size(uri)})
-    with storage.open_atomically(storage.join(folder, _UNITS)) as file:
-        pq.write_table(plan.units.table, file, compression="zstd")
-    description = {
-        "format": FORMAT,
-        "nfbmr_version": __version__,
-        "run_id": plan.run_id,
-        "request": plan.request,
-        "models": {name: asdict(model) for name, model in plan.models.items()},
-        "model_errors": plan.model_errors,
-        "files": files,
-    }
-    data = json.dumps(description, indent=1).encode()
-    storage.write_new(storage.join(folder, _JSON), data)
+        self._files.append({"name": name, "bytes": storage.size(uri)})
+
+    def units(self) -> Units:
+        """All units so far, sorted by category."""
+        return Units(pa.concat_tables([UNIT.empty_table(), *self._units])).by_category()
+
+    def finish(self, plan: Plan) -> None:
+        """Write the rest; the JSON comes last and says that the plan is whole."""
+        uri = storage.join(self.folder, _units_name(self.run_id))
+        with storage.open_atomically(uri) as file:
+            pq.write_table(plan.units.table, file, compression="zstd")
+        description = {
+            "format": FORMAT,
+            "nfbmr_version": __version__,
+            "run_id": plan.run_id,
+            "request": plan.request,
+            "models": {name: asdict(model) for name, model in plan.models.items()},
+            "model_errors": plan.model_errors,
+            "files": self._files,
+        }
+        data = json.dumps(description, indent=1).encode()
+        storage.write_new(storage.join(self.folder, _JSON), data)
+
+    def discard(self) -> None:
+        """Remove what was written: another driver's plan is the run's."""
+        names = [file["name"] for file in self._files]
+        storage.remove_files(self.folder, [*names, _units_name(self.run_id)])
 
 
-def _pictures_name(group: int) -> str:
+def save_plan(plan: Plan, ordered: pa.Table, output: str) -> None:
+    """Write a plan whose pictures are all in memory.
+
+    Args:
+        plan: of the run.
+        ordered: its pictures, rows of ``PICTURES``, in the order of its units.
+        output: of the run.
+    """
+    writer = PlanWriter(output, plan.run_id)
+    writer.write(ordered, plan.units)
+    writer.finish(plan)
+
+
+def _pictures_name(run_id: str, group: int) -> str:
     """The file that holds a row group of the plan."""
-    return f"pictures-{group // _GROUPS_PER_FILE:05d}.parquet"
+    return f"pictures-{run_id}-{group // _GROUPS_PER_FILE:05d}.parquet"
+
+
+def _units_name(run_id: str) -> str:
+    return f"units-{run_id}.parquet"
 
 
 def load_plan(output: str) -> Plan | None:
@@ -95,7 +160,9 @@ def load_plan(output: str) -> Plan | None:
                 f"{__version__} reads {FORMAT}: finish the run with nfbmr "
                 f"{description.get('nfbmr_version')}, or choose another --output."
             )
-        data = storage.read(storage.join(folder, _UNITS))
+        if not re.fullmatch(r"[\w-]+", description["run_id"]):
+            raise ValueError(f"no id of a run: {description['run_id']!r}")
+        data = storage.read(storage.join(folder, _units_name(description["run_id"])))
         units = plain(pq.read_table(pa.BufferReader(data)))
         plan = Plan(
             run_id=description["run_id"],
@@ -131,39 +198,41 @@ def _check_files(folder: str, files: Sequence[Mapping[str, Any]]) -> None:
             raise ValueError(f"{name} has {found.get(name)} bytes, expected {size}")
 
 
-def _open_group(output: str, group: int) -> pq.ParquetFile:
-    uri = storage.join(output, PLAN_FOLDER, _pictures_name(group))
+def _open(output: str, name: str) -> pq.ParquetFile:
+    uri = storage.join(output, PLAN_FOLDER, name)
     fs, path = storage.file_system(uri)
     return plain(pq.ParquetFile(fs.open(path, "rb", block_size=_BLOCK_BYTES), pre_buffer=False))
 
 
-def planned_table(output: str, uris: Collection[str] | None = None) -> pa.Table:
-    """Pictures of a saved plan, in its order: rows of ``PICTURES``.
+def planned_table(plan: Plan, output: str, uris: Collection[str] | None = None) -> pa.Table:
+    """Pictures of a saved plan: rows of ``PICTURES``, sorted by category.
 
     Args:
+        plan: of the run.
         output: of the run.
         uris: names of the pictures that are wanted; None for all.
     """
-    names = storage.list_names(storage.join(output, PLAN_FOLDER))
-    count = sum(name.startswith("pictures-") for name in names)
     wanted = None if uris is None else pa.array(sorted(uris), pa.large_string())
     tables = [PICTURES.empty_table()]
-    for number in range(count):
-        with _open_group(output, number * _GROUPS_PER_FILE) as file:
+    for group in range(0, plan.units.row_groups, _GROUPS_PER_FILE):
+        with _open(output, _pictures_name(plan.run_id, group)) as file:
             table = file.read()
         if wanted is not None:
             table = table.filter(pc.is_in(table.column("image_uri"), value_set=wanted))
         tables.append(table)
-    return pa.concat_tables(tables)
+    return sorted_by_category(pa.concat_tables(tables))
 
 
 @lru_cache(maxsize=2)
-def _row_group(output: str, run_id: str, group: int) -> pa.Table:
-    """A row group, kept for the next unit; the run's id keeps runs apart under one output."""
-    del run_id
+def row_group(output: str, run_id: str, group: int) -> pa.Table:
+    """A row group of a saved plan, kept for the next unit: rows of ``PICTURES``.
+
+    Raises:
+        OutputError: it is damaged.
+    """
 
     def read() -> pa.Table:
-        with _open_group(output, group) as file:
+        with _open(output, _pictures_name(run_id, group)) as file:
             return file.read_row_group(group % _GROUPS_PER_FILE)
 
     try:
@@ -174,13 +243,13 @@ def _row_group(output: str, run_id: str, group: int) -> pa.Table:
 
 def unit_pictures(output: str, run_id: str, unit: PlannedUnit) -> list[PlannedPicture]:
     """The pictures of one unit, read from the saved plan."""
-    rows = _row_group(output, run_id, unit.row_group).slice(unit.start, unit.count)
+    rows = row_group(output, run_id, unit.row_group).slice(unit.start, unit.count)
     return [PlannedPicture(**row) for row in rows.to_pylist()]
 
 
 def unit_uris(output: str, run_id: str, unit: PlannedUnit) -> list[str]:
     """The names of one unit's pictures, read from the saved plan."""
-    rows = _row_group(output, run_id, unit.row_group).slice(unit.start, unit.count)
+    rows = row_group(output, run_id, unit.row_group).slice(unit.start, unit.count)
     uris: list[str] = rows.column("image_uri").to_pylist()
     return uris
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -60,6 +60,13 @@ class Units(Sequence[PlannedUnit]):
     def __init__(self, table: pa.Table) -> None:
         self.table = table.combine_chunks()
 
+    def __reduce__(self) -> tuple[Callable[[bytes], Units], tuple[bytes]]:
+        """As Arrow's own format: a slice of units takes no others with it to a worker."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.table.schema) as writer:
+            writer.write_table(self.table)
+        return _units_from, (sink.getvalue().to_pybytes(),)
+
     def __len__(self) -> int:
         return len(self.table)
 
@@ -90,6 +97,31 @@ class Units(Sequence[PlannedUnit]):
     def __hash__(self) -> int:
         return hash(tuple(self.table.column("name").to_pylist()))
 
+    def without(self, names: Collection[str]) -> Units:
+        """The units of other names, in order."""
+        found = pc.is_in(self.table.column("name"), value_set=pa.array(list(names), pa.string()))
+        return Units(self.table.filter(pc.invert(found)))
+
+    def named(self, names: Collection[str]) -> Units:
+        """The units of these names, in order."""
+        found = pc.is_in(self.table.column("name"), value_set=pa.array(list(names), pa.string()))
+        return Units(self.table.filter(found))
+
+    @property
+    def row_groups(self) -> int:
+        """One more than the number of the last row group that a unit lies in."""
+        return int(pc.max(self.table.column("row_group")).as_py()) + 1 if len(self) else 0
+
+    def moved(self, row_groups: int) -> Units:
+        """The same units, so many row groups later."""
+        index = UNIT.get_field_index("row_group")
+        later = pc.add(self.table.column(index), row_groups)
+        return Units(self.table.set_column(index, UNIT.field(index), later))
+
+    def by_category(self) -> Units:
+        """Sorted by category; within one as they are."""
+        return Units(sorted_by_category(self.table))
+
     @property
     def pictures(self) -> int:
         """How many the units hold."""
@@ -109,6 +141,21 @@ class Units(Sequence[PlannedUnit]):
     def _numbers(self, column: str) -> NDArray[np.int64]:
         values: NDArray[np.int64] = self.table.column(column).to_numpy()
         return values
+
+
+def _units_from(data: bytes) -> Units:
+    with pa.ipc.open_stream(data) as reader:
+        return Units(reader.read_all())
+
+
+def sorted_by_category(table: pa.Table) -> pa.Table:
+    """Rows sorted by their column ``category``; within one as they are."""
+    encoded = table.column("category").combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    order = np.argsort(rank[encoded.indices.to_numpy()], kind="stable")
+    return table.take(pa.array(order))
 
 
 def cut_units(ordered: pa.Table, unit_size: int) -> Units:

@@ -106,7 +106,7 @@ def _plan_again(plan: Plan, output: str, names: list[str], retried: str) -> Plan
     failed = files_dataset(output, names).to_table(columns=["image_uri"], filter=errors)
     if len(failed) == 0:
         return None
-    chosen = planned_table(output, failed.column("image_uri").to_pylist())
+    chosen = planned_table(plan, output, failed.column("image_uri").to_pylist())
     units = cut_units(chosen, max(unit.count for unit in plan.units))
     again = replace(plan, units=units)
     save_plan(again, chosen, retried)
@@ -122,7 +122,7 @@ def _score(
     progress: Progress,
 ) -> WorkDone:
     finished = finished_units(output)
-    left = [unit for unit in plan.units if unit.name not in finished]
+    left = plan.units.without(finished)
     if not left:
         return WorkDone()
     check_backbones(plan, request.weights)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +23,13 @@ from nfbmr.score.finish import finish, plan_schema
 from nfbmr.score.listing_store import ListingStore
 from nfbmr.score.pipeline import score_units
 from nfbmr.score.plan import Plan, make_plan
-from nfbmr.score.plan_files import INDEX_FOLDER, LISTING_FOLDER, PLAN_FOLDER, load_plan, save_plan
+from nfbmr.score.plan_files import (
+    INDEX_FOLDER,
+    LISTING_FOLDER,
+    PLAN_FOLDER,
+    PlanWriter,
+    load_plan,
+)
 from nfbmr.score.publish import remove_leftovers
 from nfbmr.score.sources import list_sources
 from nfbmr.score.statistics import WorkDone
@@ -143,19 +150,23 @@ def prepare(
     store = ListingStore(storage.join(folder, LISTING_FOLDER))
     indexes = storage.join(folder, INDEX_FOLDER)
     listed = (
-        pictures()
+        [pictures()]
         if pictures
         else list_sources(request.sources, rule, request.columns, indexes, store, progress)
     )
+    writer = PlanWriter(output, uuid.uuid4().hex)
+    for count in _written(writer, listed, settings.unit_size):
+        progress.say(f"Listed {count} pictures")
+    units = writer.units()
     if store.found:
         progress.say(f"{store.found} slices of the sources had been listed before")
-    if len(listed) == 0:
+    if len(units) == 0:
         raise DataError(f"There are no pictures in {', '.join(request.sources)}.")
-    progress.say(f"Listed {len(listed)} pictures")
-    identity = request.identity()
-    plan, ordered = make_plan(listed, identity, registry, request.alias, settings.unit_size)
-    save_plan(plan, ordered, output)
-    plan = load_plan(output) or plan
+    own = make_plan(writer.run_id, units, request.identity(), registry, request.alias)
+    writer.finish(own)
+    plan = load_plan(output) or own
+    if plan.run_id != own.run_id:
+        writer.discard()
     _check_same(plan, request, output)
     store.clear()
     counts = ", ".join(f"{name or '(none)'} {n}" for name, n in sorted(plan.counts().items()))
@@ -163,6 +174,15 @@ def prepare(
     for category, error in plan.model_errors.items():
         progress.say(f"  {error}: its {plan.counts()[category]} pictures will be error rows")
     return plan
+
+
+def _written(writer: PlanWriter, listed: Iterable[pa.Table], unit_size: int) -> Iterator[int]:
+    """Write what is listed into the plan; how many pictures there are, after each table."""
+    count = 0
+    for table in listed:
+        writer.add(table, unit_size)
+        count += len(table)
+        yield count
 
 
 def _check_same(plan: Plan, request: ScoringRequest, output: str) -> None:
@@ -188,7 +208,7 @@ def _score_left(
 ) -> WorkDone:
     """Run the pipeline over the units that are not committed yet."""
     finished = finished_units(output)
-    left = [unit for unit in plan.units if unit.name not in finished]
+    left = plan.units.without(finished)
     if finished:
         progress.say(f"{len(finished)} of {len(plan.units)} units were finished before")
     if not left:

@@ -10,16 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nfbmr.data.archive_entry import ArchiveListing
-from nfbmr.data.archives import LISTING_THREADS, join_slices, listers_of
-from nfbmr.data.lister import Lister, SliceListing
+from nfbmr.data.archives import LISTING_THREADS, listers_of
+from nfbmr.data.lister import Lister
 from nfbmr.data.table_columns import USUAL_COLUMNS, TableColumns
 from nfbmr.errors import DataError
 from nfbmr.progress import Progress
 from nfbmr.score.category_rule import CategoryRule
 from nfbmr.score.listing_store import ListingStore
+from nfbmr.score.listing_stream import chunks_of_listings
 from nfbmr.score.plan import PICTURES, PlannedPicture, pictures_table
-
-_SOURCES_SAID = 20
 
 
 def list_sources(
@@ -29,7 +28,8 @@ def list_sources(
     keep: str | None = None,
     store: ListingStore | None = None,
     progress: Progress | None = None,
-) -> pa.Table:
+    chunk_pictures: int | None = None,
+) -> Iterator[pa.Table]:
     """List every picture of the sources once, many slices of them at the same time.
 
     What is damaged in an archive becomes a planned picture with a problem, so that it ends as a
@@ -42,10 +42,11 @@ def list_sources(
         keep: the folder for seek indexes of compressed tars.
         store: keeps finished slices, so that a listing that was cut off goes on.
         progress: where it says what each source holds.
+        chunk_pictures: see ``listing_stream.chunks_of_listings``.
 
-    Returns:
-        Rows of ``PICTURES``, in the order of the sources; a picture that is in several of them
-        stands where it came first.
+    Yields:
+        Rows of ``PICTURES``, one table or, of many millions of pictures, several; in each, in the
+        order of the sources. A picture that is in several of them stands where it came first.
 
     Raises:
         DataError: a source is missing or holds no picture, or no picture has a category.
@@ -54,36 +55,34 @@ def list_sources(
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         found = pool.map(lambda source: listers_of(source, keep, columns), sources)
         listers = _each_archive_once(itertools.chain.from_iterable(found))
-        listings = _slices(listers, store, pool)
-        joined = _joined(listers, listings, progress)
-        return pictures_of(joined, rule)
+        chunks = chunks_of_listings(listers, store, pool, progress, chunk_pictures)
+        tables = (pictures_of(listings, rule) for listings in chunks)
+        yield from _with_a_category(tables, rule)
 
 
-def _joined(
-    listers: Sequence[Lister], slices: Sequence[list[SliceListing]], progress: Progress | None
-) -> Iterator[ArchiveListing]:
-    for number, (lister, found) in enumerate(zip(listers, slices, strict=True)):
-        listing = join_slices(lister, found)
-        found.clear()
-        if progress is not None and number < _SOURCES_SAID:
-            progress.say(_description(listing))
-        yield listing
+def _with_a_category(tables: Iterable[pa.Table], rule: CategoryRule) -> Iterator[pa.Table]:
+    """The tables, if one of them has a picture whose category is known.
+
+    Raises:
+        DataError: none has.
+    """
+    count, known, first = 0, False, None
+    for table in tables:
+        count += len(table)
+        known = known or bool(pc.any(pc.not_equal(table.column("category"), "")).as_py())
+        first = first or (table.column("member")[0].as_py() if len(table) else None)
+        yield table
+    if not known:
+        raise DataError(
+            f"None of the {count} pictures has a category by {rule.pattern!r}, for example "
+            f"{first!r}: give --category NAME, or a --category-pattern that fits."
+        )
 
 
 def pictures_of(listings: Iterable[ArchiveListing], rule: CategoryRule) -> pa.Table:
-    """The pictures of listings as a plan takes them, see ``list_sources``.
-
-    Raises:
-        DataError: no picture has a category.
-    """
-    pictures = _each_once(pa.concat_tables([_pictures(listing, rule) for listing in listings]))
-    if not pc.any(pc.not_equal(pictures.column("category"), "")).as_py():
-        first = pictures.column("member")[0].as_py()
-        raise DataError(
-            f"None of the {len(pictures)} pictures has a category by {rule.pattern!r}, for example "
-            f"{first!r}: give --category NAME, or a --category-pattern that fits."
-        )
-    return pictures
+    """The pictures of listings as a plan takes them, each once, see ``list_sources``."""
+    tables = [_pictures(listing, rule) for listing in listings]
+    return _each_once(pa.concat_tables([PICTURES.empty_table(), *tables]))
 
 
 def _each_archive_once(listers: Iterable[Lister]) -> list[Lister]:
@@ -92,34 +91,6 @@ def _each_archive_once(listers: Iterable[Lister]) -> list[Lister]:
     for lister in listers:
         kept.setdefault((lister.archive, tuple(lister.slices)), lister)
     return list(kept.values())
-
-
-def _slices(
-    listers: Sequence[Lister], store: ListingStore, pool: ThreadPoolExecutor
-) -> list[list[SliceListing]]:
-    """The slices of every source, listed as threads are free."""
-    waiting = [
-        [pool.submit(store.list_slice, lister, name) for name in lister.slices]
-        for lister in listers
-    ]
-    try:
-        return [[future.result() for future in futures] for futures in waiting]
-    except BaseException:
-        for futures in waiting:
-            for future in futures:
-                future.cancel()
-        raise
-
-
-def _description(listing: ArchiveListing) -> str:
-    parts = [f"{len(listing.table)} pictures"]
-    if listing.skipped_members:
-        parts.append(f"{listing.skipped_members} other files")
-    if listing.replaced_members:
-        parts.append(f"{listing.replaced_members} replaced by later ones of the same name")
-    if listing.problems:
-        parts.append(f"{len(listing.problems)} damaged places, each an error row")
-    return f"  {listing.archive}: {', '.join(parts)}"
 
 
 def _pictures(listing: ArchiveListing, rule: CategoryRule) -> pa.Table:
@@ -172,7 +143,7 @@ def _problems(listing: ArchiveListing) -> pa.Table:
             category="",
             problem=text,
         )
-        for number, text in enumerate(listing.problems)
+        for number, text in enumerate(listing.problems, listing.problems_before)
     )
 
 

@@ -67,12 +67,12 @@ def run_status(output: str) -> RunStatus:
         total = plan.pictures
         return RunStatus(output, True, total, total, marker["failed"], 0, 0.0)
     finished = finished_units(output)
-    counts = {unit.name: unit.count for unit in plan.units if unit.name in finished}
+    units = plan.units.named(finished)
     with ThreadPoolExecutor(_READERS) as pool:
-        failed = sum(pool.map(lambda name: read_failed(output, name), counts))
-    done = sum(counts.values())
+        failed = sum(pool.map(lambda unit: read_failed(output, unit.name), units))
+    done = units.pictures
     left = plan.pictures - done
-    seconds = seconds_left(list(_written_at(output)), len(plan.units) - len(counts))
+    seconds = seconds_left(list(_written_at(output)), len(plan.units) - len(units))
     return RunStatus(output, False, plan.pictures, done, failed, left, seconds)
 
 

@@ -124,10 +124,10 @@ def test_the_pace_is_that_of_a_simulation_by_events(costs: Costs, cluster: Clust
 
 def test_what_breaks_is_named_with_a_size_and_a_remedy() -> None:
     found = breaks(COSTS, Cluster(1))
-    assert found[0].limit == "driver, memory"
+    assert found[-1].limit == "driver, memory"
     assert {b.limit for b in found} >= {"waves", "driver, planning", "store gets"}
     assert all(b.remedy and b.at for b in found)
-    small = Cluster(1, driver_bytes=2**30)
+    small = Cluster(1, driver_bytes=2**31)
     fits = forecast(10**6, COSTS, small, Prices())
     breaks_down = forecast(10**9, COSTS, small, Prices())
     assert fits.driver_fits

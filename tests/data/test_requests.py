@@ -10,7 +10,7 @@ import pytest
 from s3fs.core import S3FileSystem
 
 from nfbmr.data import tree_listing
-from nfbmr.data.archives import list_archive, read_entry
+from nfbmr.data.archives import list_archive, lister_of, read_entry, slices_from
 from nfbmr.errors import DataError
 
 COUNT = 30
@@ -88,6 +88,26 @@ def test_a_prefix_takes_a_request_per_page_and_one_per_picture(
     store.pipe_file(f"{s3_bucket}/p/0/deep/00.png", b"9")
     with pytest.raises(DataError, match="changed since it was listed"):
         read_entry(entries[0])
+
+
+def test_a_large_prefix_is_listed_in_slices_of_bounded_size(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slice ends after so many files and names the one that goes on; flat and deep ones do."""
+    store = fsspec.filesystem("s3")
+    names = [f"{i:03d}.png" for i in range(COUNT)]
+    names += [f"deep/{i % 2}/{i:03d}.png" for i in range(COUNT)] + ["notes.txt", "ä b+&.png"]
+    for name in names:
+        store.pipe_file(f"{s3_bucket}/p/{name}", b"x")
+    expected = list_archive(f"{s3_bucket}/p").entries
+    monkeypatch.setattr(tree_listing, "FILES_PER_SLICE", 7)
+    lister = lister_of(f"{s3_bucket}/p")
+    slices = [listing for name in lister.slices for listing in slices_from(lister, name)]
+    assert max(len(listing.table) for listing in slices) == 7
+    assert len(slices) >= 2 * COUNT / 7
+    members = [name for listing in slices for name in listing.table["member"].to_pylist()]
+    assert sorted(members) == sorted(name for name in names if name.endswith(".png"))
+    assert list_archive(f"{s3_bucket}/p").entries == expected
 
 
 def test_pages_of_a_prefix_are_followed(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

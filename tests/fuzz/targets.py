@@ -10,11 +10,10 @@ from pathlib import Path
 
 from nfbmr.config import load_config
 from nfbmr.data.archives import list_archive, read_entry
-from nfbmr.data.content import content_hash
 from nfbmr.data.decoding import DecodeLimits, decode_and_resize, decode_mask
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.score.category_rule import CategoryRule
-from nfbmr.score.plan_files import PLAN_FOLDER, load_plan, unit_pictures
+from nfbmr.score.plan_files import PLAN_FOLDER, load_plan, row_group, unit_pictures
 from nfbmr.score.units import UNITS_FOLDER, read_failed, read_unit
 from nfbmr.train.feature_cache import FeatureCache
 from tests.fuzz import seeds
@@ -96,8 +95,8 @@ def _plan(name: str) -> Callable[[bytes, Path], None]:
         path.write_bytes(data)
         plan = load_plan(str(folder))
         if plan is not None and plan.units:
-            # The run's id keeps what is remembered of one input from the next.
-            unit_pictures(str(folder), content_hash(data), plan.units[-1])
+            row_group.cache_clear()
+            unit_pictures(str(folder), plan.run_id, plan.units[-1])
 
     return run
 

@@ -1,5 +1,7 @@
 """The plan lists every picture once, in units named by what they hold."""
 
+import itertools
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -10,11 +12,17 @@ from hypothesis import strategies as st
 from nfbmr.errors import ConfigError, DataError, OutputError, RegistryError
 from nfbmr.registry import Registry, default_uri
 from nfbmr.score.category_rule import CategoryRule
-from nfbmr.score.plan import PlannedPicture, make_plan, pictures_table
-from nfbmr.score.plan_files import load_plan, save_plan, unit_pictures, unit_uris
+from nfbmr.score.plan import Plan, PlannedPicture, pictures_table
+from nfbmr.score.plan_files import (
+    PlanWriter,
+    load_plan,
+    planned_table,
+    unit_pictures,
+    unit_uris,
+)
 from nfbmr.score.planned_units import cut_units
-from nfbmr.score.sources import list_sources
 from tests.conftest import Trained
+from tests.score.planning import RUN_ID, listed, saved_plan
 
 
 @pytest.mark.parametrize(
@@ -67,22 +75,80 @@ def test_units_partition_the_pictures_and_hold_one_category_each(
 def test_units_find_their_own_pictures_in_the_saved_plan(trained: Trained, tmp_path: Path) -> None:
     """Over several row groups, in any order."""
     category = trained.results[0].category
-    listed = pictures_table(
+    pictures = pictures_table(
         PlannedPicture(f"x::{i:04d}", "x", f"{i}", i, i + 1, "v", category if i % 3 else "other")
         for i in range(1000)
     )
-    plan, ordered = make_plan(listed, {}, trained.registry, "champion", 7)
-    save_plan(plan, ordered, str(tmp_path))
+    plan = saved_plan([pictures], trained.registry, str(tmp_path))
     assert plan.units[-1].row_group > 2
     assert plan.counts() == {category: 666, "other": 334}
     assert "no model" in plan.model_errors["other"]
-    uris = []
+    assert uris_of(plan, tmp_path) == planned_table(plan, str(tmp_path))["image_uri"].to_pylist()
+
+
+def uris_of(plan: Plan, output: Path) -> list[str]:
+    """Names of all pictures, unit by unit, the last one read first."""
+    uris: list[str] = []
     for unit in reversed(plan.units):
-        pictures = unit_pictures(str(tmp_path), plan.run_id, unit)
-        assert {picture.category for picture in pictures} == {unit.category}
-        assert [p.image_uri for p in pictures] == unit_uris(str(tmp_path), plan.run_id, unit)
-        uris = [picture.image_uri for picture in pictures] + uris
-    assert uris == ordered.column("image_uri").to_pylist()
+        own = unit_pictures(str(output), plan.run_id, unit)
+        assert {picture.category for picture in own} == {unit.category}
+        assert [p.image_uri for p in own] == unit_uris(str(output), plan.run_id, unit)
+        uris = [picture.image_uri for picture in own] + uris
+    return uris
+
+
+def test_a_plan_made_in_chunks_is_that_of_one_piece_but_for_smaller_units(
+    trained: Trained, tmp_path: Path
+) -> None:
+    category = trained.results[0].category
+    pictures = pictures_table(
+        PlannedPicture(f"x::{i:04d}", "x", f"{i}", i, i + 1, "v", category if i % 3 else "other")
+        for i in range(5000)
+    )
+    bounds = [0, 1, 2500, 2500, 5000]
+    chunks = [pictures.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
+    whole = saved_plan([pictures], trained.registry, str(tmp_path / "whole"), unit_size=2)
+    plan = saved_plan(chunks, trained.registry, str(tmp_path / "chunks"), unit_size=2)
+    assert plan.counts() == whole.counts()
+    assert [unit.category for unit in plan.units] == sorted(unit.category for unit in plan.units)
+    assert len(whole.units) <= len(plan.units) <= len(whole.units) + 2 * len(chunks)
+    assert uris_of(plan, tmp_path / "chunks") == uris_of(whole, tmp_path / "whole")
+    assert load_plan(str(tmp_path / "chunks")) == plan
+    wanted = ["x::0000", "x::2499", "x::4999"]
+    some = planned_table(plan, str(tmp_path / "chunks"), wanted)
+    assert sorted(some["image_uri"].to_pylist()) == wanted
+    assert len(list((tmp_path / "chunks" / "_plan").glob("pictures-*"))) == 3
+
+
+def test_a_slice_of_units_takes_no_others_to_a_worker() -> None:
+    pictures = pictures_table(
+        PlannedPicture(f"x::{i}", "x", f"{i}", i, 1, "v", "a") for i in range(10_000)
+    )
+    units = cut_units(pictures, 1)
+    some = pickle.loads(pickle.dumps(units[400:410]))  # noqa: S301, our own bytes
+    assert some == units[400:410]
+    assert len(pickle.dumps(units[400:410])) < len(pickle.dumps(units)) / 50
+    names = {unit.name for unit in units[3:5]}
+    assert units.named(names) == units[3:5]
+    assert units.without({unit.name for unit in units[:9_990]}) == units[9_990:]
+
+
+def test_of_two_drivers_that_plan_at_once_the_first_plan_stays(
+    trained: Trained, tmp_path: Path
+) -> None:
+    pictures = listed([trained.factory.archive])
+    writers = [PlanWriter(str(tmp_path), name) for name in ("first", "second")]
+    for size, writer in enumerate(writers, start=5):
+        writer.add(pictures, size)
+    for writer in writers:
+        writer.finish(Plan(writer.run_id, {}, {}, {}, writer.units()))
+    plan = load_plan(str(tmp_path))
+    assert plan is not None
+    assert plan.run_id == "first"
+    writers[1].discard()
+    assert load_plan(str(tmp_path)) == plan
+    assert len(uris_of(plan, tmp_path)) == len(pictures)
+    assert not list((tmp_path / "_plan").glob("*second*"))
 
 
 def test_a_unit_is_named_by_what_it_holds() -> None:
@@ -96,20 +162,19 @@ def test_a_unit_is_named_by_what_it_holds() -> None:
 
 
 def test_a_plan_comes_back_as_it_was_saved(trained: Trained, tmp_path: Path) -> None:
-    pictures = list_sources([trained.factory.archive], CategoryRule())
+    pictures = listed([trained.factory.archive])
     assert len(pictures) == trained.settings.archive + 3
-    plan, ordered = make_plan(pictures, {"sources": ["x"]}, trained.registry, "champion", 7)
+    assert load_plan(str(tmp_path)) is None
+    plan = saved_plan([pictures], trained.registry, str(tmp_path))
     assert set(plan.models) == {result.category for result in trained.results}
     assert all(model.version.version == "1" for model in plan.models.values())
-    assert load_plan(str(tmp_path)) is None
-    save_plan(plan, ordered, str(tmp_path))
     assert load_plan(str(tmp_path)) == plan
 
 
 def test_a_damaged_plan_says_so(trained: Trained, tmp_path: Path) -> None:
-    pictures = list_sources([trained.factory.archive], CategoryRule())
-    save_plan(*make_plan(pictures, {}, trained.registry, "champion", 7), str(tmp_path))
-    for name in ("pictures-00000.parquet", "units.parquet", "plan.json"):
+    saved_plan([listed([trained.factory.archive])], trained.registry, str(tmp_path))
+    names = (f"pictures-{RUN_ID}-00000.parquet", f"units-{RUN_ID}.parquet", "plan.json")
+    for name in names:
         path = tmp_path / "_plan" / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-20])
@@ -122,13 +187,14 @@ def test_no_model_for_any_category_names_what_there_is(trained: Trained, tmp_pat
     pictures = pictures_table(
         [PlannedPicture("a/1.png", "a", "1.png", None, None, None, "woven_fabrik")]
     )
+    output = str(tmp_path / "output")
     with pytest.raises(RegistryError, match="Known: "):
-        make_plan(pictures, {}, trained.registry, "champion", 7)
-    pictures = list_sources([trained.factory.archive], CategoryRule())
+        saved_plan([pictures], trained.registry, output)
+    pictures = listed([trained.factory.archive])
     with pytest.raises(RegistryError, match=r"no version or alias 'chamfion'.*aliases"):
-        make_plan(pictures, {}, trained.registry, "chamfion", 7)
+        saved_plan([pictures], trained.registry, output, "chamfion")
     with pytest.raises(RegistryError, match=r"run jobs/train\.py first"):
-        make_plan(pictures, {}, Registry(default_uri(str(tmp_path))), "champion", 7)
+        saved_plan([pictures], Registry(default_uri(str(tmp_path))), output)
 
 
 def test_pictures_without_any_category_say_how_to_give_one(tmp_path: Path) -> None:
@@ -136,9 +202,17 @@ def test_pictures_without_any_category_say_how_to_give_one(tmp_path: Path) -> No
         for number in range(3):
             tar.addfile(tarfile.TarInfo(f"{number}.png"))
     with pytest.raises(DataError, match=r"None of the 3 pictures has a category.*--category NAME"):
-        list_sources([str(tmp_path / "flat.tar")], CategoryRule())
+        listed([str(tmp_path / "flat.tar")])
 
 
 def test_the_same_source_given_twice_is_listed_once(trained: Trained) -> None:
-    once = list_sources([trained.factory.archive], CategoryRule())
-    assert list_sources([trained.factory.archive] * 2, CategoryRule()).equals(once)
+    once = listed([trained.factory.archive])
+    assert listed([trained.factory.archive] * 2).equals(once)
+
+
+def test_a_run_id_that_is_a_path_is_refused(trained: Trained, tmp_path: Path) -> None:
+    saved_plan([listed([trained.factory.archive])], trained.registry, str(tmp_path))
+    path = tmp_path / "_plan" / "plan.json"
+    path.write_text(path.read_text().replace(RUN_ID, f"../{RUN_ID}"))
+    with pytest.raises(OutputError, match="no id of a run"):
+        load_plan(str(tmp_path))

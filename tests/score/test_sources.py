@@ -17,7 +17,8 @@ from nfbmr.data.lister import Lister, SliceListing
 from nfbmr.errors import DataError
 from nfbmr.score.category_rule import CategoryRule
 from nfbmr.score.listing_store import ListingStore
-from nfbmr.score.sources import list_sources, pictures_of
+from nfbmr.score.sources import pictures_of
+from tests.score.planning import listed
 
 RULE = CategoryRule()
 
@@ -41,11 +42,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_picture_in_several_sources_stands_where_it_came_first(folder: Path) -> None:
-    once = list_sources([str(folder)], RULE)
+    once = listed([str(folder)], RULE)
     assert once.column("category").to_pylist() == ["bottle", "bottle", "can"]
     nested = [str(folder), str(folder / "can"), f"{folder}/*/*.png", f"{folder}/"]
-    assert list_sources(nested, RULE).equals(once)
-    other = list_sources([str(folder / "can"), str(folder)], RULE)
+    assert listed(nested, RULE).equals(once)
+    other = listed([str(folder / "can"), str(folder)], RULE)
     assert other.column("category").to_pylist() == ["lid", "bottle", "bottle"]
     assert sorted(other.column("image_uri").to_pylist()) == once.column("image_uri").to_pylist()
 
@@ -56,7 +57,7 @@ def test_sources_of_all_kinds_at_once(folder: Path, tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "p.parquet")
     (tmp_path / "m.csv").write_text("uri,time\npictures/bottle/1.png,2026-11-24T10:00:00Z\n")
     sources = [tar, str(tmp_path / "p.parquet"), str(tmp_path / "m.csv"), str(folder)]
-    pictures = list_sources(sources, CategoryRule("**/{category}/"))
+    pictures = listed(sources, CategoryRule("**/{category}/"))
     rows = {row["image_uri"]: row for row in pictures.to_pylist()}
     assert len(rows) == 5
     assert rows[f"{tar}::bottle/9.png"]["problem"] is not None  # no folder before bottle/
@@ -65,14 +66,14 @@ def test_sources_of_all_kinds_at_once(folder: Path, tmp_path: Path) -> None:
     assert first["category"] == "bottle"
     assert first["captured_at"].isoformat() == "2026-11-24T10:00:00+00:00"
     assert first["archive"] == f"{tmp_path}/m.csv"
-    fixed = list_sources(sources, CategoryRule(fixed="all"))
+    fixed = listed(sources, CategoryRule(fixed="all"))
     assert set(fixed.column("category").to_pylist()) == {"all"}
 
 
 def test_damage_becomes_a_planned_picture_with_a_problem(tmp_path: Path) -> None:
     tar = Path(make_tar(tmp_path / "a.tar", ["bottle/1.png", "bottle/2.png"]))
     tar.write_bytes(tar.read_bytes()[:3000])
-    rows = list_sources([str(tar)], RULE).to_pylist()
+    rows = listed([str(tar)], RULE).to_pylist()
     assert [row["member"] for row in rows] == ["bottle/1.png", ""]
     assert rows[1]["image_uri"] == f"{tar}::#problem-0"
     assert "ends in the middle of 'bottle/2.png'" in rows[1]["problem"]
@@ -90,32 +91,32 @@ def test_finished_slices_are_not_listed_again(
     sources = [make_tar(tmp_path / f"{name}.tar", names) for name in "ab"]
     keep = str(tmp_path / "listing")
     monkeypatch.setattr(tar_lister, "SLICE_BYTES", 8 * 1024)
-    undisturbed = list_sources(sources, RULE)
-    listed: list[str] = []
+    undisturbed = listed(sources, RULE)
+    names_listed: list[str] = []
     lock = threading.Lock()
     original = tar_lister.TarLister.list_slice
 
     def counted(self: Lister, name: str) -> SliceListing:
         with lock:
-            if len(listed) >= limit:
+            if len(names_listed) >= limit:
                 raise KilledError
-            listed.append(f"{self.archive} {name}")
+            names_listed.append(f"{self.archive} {name}")
         return original(self, name)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tar_lister.TarLister, "list_slice", counted)
     limit = 7
     with pytest.raises(DataError, match="KilledError"):
-        list_sources(sources, RULE, store=ListingStore(keep))
-    before = set(listed)
+        listed(sources, RULE, store=ListingStore(keep))
+    before = set(names_listed)
     limit = 1000
     store = ListingStore(keep)
-    assert list_sources(sources, RULE, store=store).equals(undisturbed)
-    assert len(listed) == len(set(listed)), "no slice was listed twice"
+    assert listed(sources, RULE, store=store).equals(undisturbed)
+    assert len(names_listed) == len(set(names_listed)), "no slice was listed twice"
     assert store.found == len(before) == 7
     again = ListingStore(keep)
-    listed.clear()
-    assert list_sources(sources, RULE, store=again).equals(undisturbed)
-    assert listed == []
+    names_listed.clear()
+    assert listed(sources, RULE, store=again).equals(undisturbed)
+    assert names_listed == []
     again.clear()
     assert not Path(keep).exists()
 
@@ -125,9 +126,9 @@ def test_an_archive_that_changed_between_two_listings_is_listed_anew(
 ) -> None:
     tar, keep = tmp_path / "a.tar", str(tmp_path / "listing")
     make_tar(tar, ["bottle/1.png"])
-    list_sources([str(tar)], RULE, store=ListingStore(keep))
+    listed([str(tar)], RULE, store=ListingStore(keep))
     make_tar(tar, ["bottle/1.png", "bottle/2.png"])
-    assert len(list_sources([str(tar)], RULE, store=ListingStore(keep))) == 2
+    assert len(listed([str(tar)], RULE, store=ListingStore(keep))) == 2
 
 
 @settings(deadline=None)

@@ -158,7 +158,7 @@ def test_as_plan(planned: Path, trace: Path) -> None:
         for column in table.schema.names:
             path.write_bytes(parquet_with_a_bomb(trace, table, column))
             pretend_size(planned / "_plan" / "plan.json", path)
-            error = planted(lambda: (load_plan(str(planned)), planned_table(str(planned))), trace)
+            error = planted(lambda: planned_table(load_plan(str(planned)), str(planned)), trace)
             assert "arrow_pickled_object" in str(error)
         path.write_bytes(pickled(trace))
         planted(lambda: load_plan(str(planned)), trace)

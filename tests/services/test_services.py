@@ -7,6 +7,7 @@ import fsspec
 import pytest
 
 from nfbmr import storage
+from nfbmr.data.tree_listing import files_below
 
 pytestmark = pytest.mark.integration
 
@@ -17,6 +18,8 @@ def test_the_object_store_keeps_lists_and_reads_ranges(swift_bucket: str) -> Non
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda name: storage.write_atomically(name, name.encode() * 100), names))
     assert storage.list_names(f"{swift_bucket}/pictures") == [n.rpartition("/")[2] for n in names]
+    below = files_below(store, f"{swift_bucket[5:]}/pictures", after=names[11][5:])
+    assert [f"s3://{info['name']}" for info in below] == names[12:]
     whole = names[7].encode() * 100
     assert store.cat_file(names[7], start=10, end=50) == whole[10:50]
     with storage.open_atomically(f"{swift_bucket}/large") as file:

@@ -1,0 +1,200 @@
+"""Slices of many sources, listed at the same time, and let go in chunks of bounded size.
+
+Folders and prefixes come in pieces: each of their slices stands for itself. An archive comes whole,
+because what a slice of it means may depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from nfbmr.data.archive_entry import FILE_ARCHIVE_SUFFIXES, ArchiveListing
+from nfbmr.data.archives import check_any_pictures, join_slices
+from nfbmr.data.lister import Lister, SliceListing
+from nfbmr.progress import Progress
+from nfbmr.score.listing_store import ListingStore
+
+CHUNK_PICTURES = 2_000_000
+"""So many are planned at once: about 1.5 GB of memory while their units are cut."""
+
+_SLICES_AHEAD = 64
+_SOURCES_SAID = 20
+
+
+def may_overlap(listers: Sequence[Lister]) -> bool:
+    """Whether a picture may be listed twice: by a manifest, or by two folders in one another."""
+    if any(lister.may_repeat for lister in listers):
+        return True
+    folders = sorted(
+        f"{lister.archive.rstrip('/')}/"
+        for lister in listers
+        if not lister.archive.lower().endswith(FILE_ARCHIVE_SUFFIXES)
+    )
+    return any(inner.startswith(outer) for outer, inner in pairwise(folders))
+
+
+def chunks_of_listings(
+    listers: Sequence[Lister],
+    store: ListingStore,
+    pool: ThreadPoolExecutor,
+    progress: Progress | None = None,
+    chunk_pictures: int | None = None,
+) -> Iterator[list[ArchiveListing]]:
+    """Listings that together hold about so many pictures, in the order of the sources.
+
+    Sources in which a picture may be twice come in one chunk, however large: which of both is the
+    first can only be told when all are there.
+
+    Args:
+        listers: of the sources.
+        store: keeps finished slices.
+        pool: lists them.
+        progress: where it says what each source holds.
+        chunk_pictures: after so many a chunk is let go; by default ``CHUNK_PICTURES``.
+
+    Raises:
+        DataError: a source holds no picture, or the storage failed.
+    """
+    limit = CHUNK_PICTURES if chunk_pictures is None else chunk_pictures
+    sources = [_Source(lister) for lister in listers]
+    in_pieces = not may_overlap(listers)
+    ready = said = 0
+    with _Waiting(sources, store, pool) as waiting:
+        for arrived in waiting.arrivals():
+            ready += arrived
+            if in_pieces and ready >= limit:
+                yield [source.release() for source in sources if source.ready_pictures()]
+                said = _say(sources, said, progress)
+                ready = 0
+    yield [source.release() for source in sources if not source.is_done]
+    _say(sources, said, progress)
+
+
+@dataclass
+class _Source:
+    """What is known of one source.
+
+    Attributes:
+        lister: lists it.
+        found: slices that are listed and not yet let go, by their place.
+        outstanding: how many slices there are still to come.
+        rows: of the slices in ``found``.
+        pictures: that were let go.
+        skipped: other files; likewise.
+        replaced: pictures that others replace; likewise.
+        problems: likewise.
+        is_done: whether all of it was let go.
+    """
+
+    lister: Lister
+    found: dict[tuple[int, int], SliceListing] = field(default_factory=dict)
+    outstanding: int = 0
+    rows: int = 0
+    pictures: int = 0
+    skipped: int = 0
+    replaced: int = 0
+    problems: list[str] = field(default_factory=list)
+    is_done: bool = False
+
+    def __post_init__(self) -> None:
+        self.outstanding = len(self.lister.slices)
+
+    def take(self, place: tuple[int, int], listing: SliceListing) -> int:
+        """Keep what was listed; returns how many pictures more could be let go."""
+        before = self.ready_pictures()
+        self.found[place] = listing
+        self.rows += len(listing.table)
+        self.outstanding += 0 if listing.goes_on_as else -1
+        return self.ready_pictures() - before
+
+    def ready_pictures(self) -> int:
+        """How many could be let go now."""
+        return self.rows if self.lister.comes_in_pieces or not self.outstanding else 0
+
+    def release(self) -> ArchiveListing:
+        """What is there, joined, and let go.
+
+        Raises:
+            DataError: the source is at its end and held no picture.
+        """
+        slices = [self.found[place] for place in sorted(self.found)]
+        self.found.clear()
+        self.rows = 0
+        listing = join_slices(self.lister, slices)
+        listing.problems_before = len(self.problems)
+        self.pictures += len(listing.table)
+        self.skipped += listing.skipped_members
+        self.replaced += listing.replaced_members
+        self.problems += listing.problems
+        self.is_done = not self.outstanding
+        if self.is_done:
+            check_any_pictures(self.lister.archive, self.pictures, self.problems, self.skipped)
+        return listing
+
+    def description(self) -> str:
+        """For people."""
+        parts = [f"{self.pictures} pictures"]
+        if self.skipped:
+            parts.append(f"{self.skipped} other files")
+        if self.replaced:
+            parts.append(f"{self.replaced} replaced by later ones of the same name")
+        if self.problems:
+            parts.append(f"{len(self.problems)} damaged places, each an error row")
+        return f"  {self.lister.archive}: {', '.join(parts)}"
+
+
+class _Waiting:
+    """Slices that are being listed: a bounded number of them, whatever there is in all."""
+
+    def __init__(
+        self, sources: Sequence[_Source], store: ListingStore, pool: ThreadPoolExecutor
+    ) -> None:
+        self._store = store
+        self._pool = pool
+        self._futures: dict[Future[SliceListing], tuple[_Source, tuple[int, int]]] = {}
+        self._left = (
+            (source, (number, 0), name)
+            for source in sources
+            for number, name in enumerate(source.lister.slices)
+        )
+
+    def __enter__(self) -> _Waiting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for future in self._futures:
+            future.cancel()
+
+    def _submit(self, source: _Source, place: tuple[int, int], name: str) -> None:
+        future = self._pool.submit(self._store.list_slice, source.lister, name)
+        self._futures[future] = (source, place)
+
+    def arrivals(self) -> Iterator[int]:
+        """Hand every slice to its source; how many pictures could be let go after each of them."""
+        while True:
+            for job in itertools.islice(self._left, _SLICES_AHEAD - len(self._futures)):
+                self._submit(*job)
+            if not self._futures:
+                return
+            done, _ = wait(self._futures, return_when=FIRST_COMPLETED)
+            for future in done:
+                source, (number, part) = self._futures.pop(future)
+                listing = future.result()
+                if listing.goes_on_as is not None:
+                    self._submit(source, (number, part + 1), listing.goes_on_as)
+                yield source.take((number, part), listing)
+
+
+def _say(sources: Sequence[_Source], said: int, progress: Progress | None) -> int:
+    """Say what the sources hold that are at their end, in order; returns of how many it is said."""
+    while said < min(len(sources), _SOURCES_SAID):
+        if not sources[said].is_done:
+            break
+        if progress is not None:
+            progress.say(sources[said].description())
+        said += 1
+    return said

@@ -1,0 +1,102 @@
+"""Chunks of listings are bounded, and together they are what one listing would be."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfbmr.data.archive_entry import ENTRIES, ArchiveListing, EntryRows
+from nfbmr.data.archives import lister_of
+from nfbmr.data.lister import GOES_ON_AS, Lister, SliceListing
+from nfbmr.errors import DataError
+from nfbmr.score.listing_store import ListingStore
+from nfbmr.score.listing_stream import chunks_of_listings, may_overlap
+
+SLICE = 3
+
+
+class Numbers(Lister):
+    """Lists numbered pictures, a few at a time: in a folder, or in an archive."""
+
+    def __init__(self, archive: str, counts: Sequence[int]) -> None:
+        super().__init__(archive, None)
+        self.counts = counts
+        self.slices = [f"{number} 0" for number in range(len(counts))]
+        self.comes_in_pieces = not archive.endswith(".tar")
+
+    def list_slice(self, name: str) -> SliceListing:
+        number, start = map(int, name.split())
+        rows = EntryRows(ENTRIES)
+        end = min(start + SLICE, self.counts[number])
+        for i in range(start, end):
+            rows.add((f"c/{number}-{i}.png", None, 1, None, None, None))
+        goes_on = end < self.counts[number]
+        return SliceListing(rows.table(), {GOES_ON_AS: f"{number} {end}"} if goes_on else {})
+
+    def join(self, listings: Sequence[SliceListing]) -> ArchiveListing:
+        rows = EntryRows(ENTRIES)
+        for listing in listings:
+            for row in listing.table.to_pylist():
+                rows.add(list(row.values()))
+        return ArchiveListing(self.archive, rows.table(), [f"damage of {self.archive}"])
+
+
+@given(
+    sources=st.lists(
+        st.tuples(st.booleans(), st.lists(st.integers(0, 10), min_size=1, max_size=4)),
+        min_size=1,
+        max_size=5,
+    ),
+    chunk=st.integers(1, 20),
+)
+def test_every_picture_is_in_one_chunk(sources: list[tuple[bool, list[int]]], chunk: int) -> None:
+    listers: list[Lister] = [
+        Numbers(f"/{number}{'' if is_folder else '.tar'}", [1, *counts])
+        for number, (is_folder, counts) in enumerate(sources)
+    ]
+    expected = {
+        f"{lister.archive} c/{number}-{i}.png"
+        for lister in listers
+        for number, count in enumerate(lister.counts)  # type: ignore[attr-defined]
+        for i in range(count)
+    }
+    found: list[str] = []
+    sizes: list[int] = []
+    with ThreadPoolExecutor(4) as pool:
+        for listings in chunks_of_listings(listers, ListingStore(None), pool, chunk_pictures=chunk):
+            names = [f"{each.archive} {e.member}" for each in listings for e in each.entries]
+            found += names
+            sizes.append(len(names))
+    assert sorted(found) == sorted(expected)
+    largest_archive = max(sum(lister.counts) for lister in listers)  # type: ignore[attr-defined]
+    assert max(sizes) < chunk + SLICE + largest_archive
+    if chunk > len(expected):
+        assert len(sizes) == 1
+
+
+def test_a_source_without_pictures_is_refused_at_its_end() -> None:
+    listers = [Numbers("/a", [2]), Numbers("/b", [0, 0])]
+    with ThreadPoolExecutor(4) as pool, pytest.raises(DataError, match=r"/b holds no pictures"):
+        list(chunks_of_listings(listers, ListingStore(None), pool, chunk_pictures=1))
+
+
+def test_where_a_picture_may_be_twice_there_is_one_chunk(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "inner"
+    for folder in (inner, tmp_path / "ab"):
+        folder.mkdir(parents=True)
+        (folder / "1.png").write_bytes(b"x")
+    (tmp_path / "m.csv").write_text("uri\na/inner/1.png\n")
+    folders = [lister_of(str(tmp_path / name)) for name in ("a", "ab")]
+    assert not may_overlap(folders)
+    assert may_overlap([*folders, lister_of(str(inner))])
+    assert may_overlap([lister_of(str(tmp_path / "m.csv"))])
+    nested = [Numbers("/x", [5, 5, 5]), Numbers("/x/y", [5, 5]), Numbers("/x/y.tar", [9])]
+    assert may_overlap(nested)
+    assert not may_overlap([nested[0], nested[2]])
+    with ThreadPoolExecutor(4) as pool:
+        chunks = list(chunks_of_listings(nested, ListingStore(None), pool, chunk_pictures=1))
+    assert [len(listing.table) for listing in chunks[0]] == [15, 10, 9]
+    assert len(chunks) == 1
