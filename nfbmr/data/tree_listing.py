@@ -6,9 +6,12 @@ store a sub-prefix is listed flat, a thousand files per request, however it is n
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +20,7 @@ from s3fs.core import S3FileSystem
 
 from nfbmr import storage
 from nfbmr.data.archive_entry import ENTRIES, ArchiveListing, EntryRows, printable
+from nfbmr.data.key_ranges import keys_to_cut_at
 from nfbmr.data.lister import GOES_ON_AS, Lister, SliceListing
 from nfbmr.data.listing import is_picture
 from nfbmr.errors import STORE_ERRORS, DataError
@@ -24,13 +28,46 @@ from nfbmr.store_faults import retried
 
 _ENOUGH_SLICES = 32
 _MAX_DEPTH = 4
-_MAX_FILES_SEEN = 2000
+MAX_FILES_SEEN = 2000
+"""A folder of more files is not looked through for folders, its keys are cut into ranges; where
+there are no ranges, only if no folder came before them."""
 _FLAT, _DEEP = "files of /", "all of /"
-_AFTER = "\0after\0"
-"""Between a slice's name and the last key of the one that it goes on from; no key has a NUL."""
+_BETWEEN = "\0"
+"""Between the parts of a slice's name; no key has a NUL."""
 
 FILES_PER_SLICE = 250_000
 """So many are in memory before they are on disk: 50 MB, and half a minute of listing."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSlice:
+    """Part of a folder or prefix.
+
+    Attributes:
+        kind: the files of a folder alone, or all below it.
+        folder: relative to the root.
+        after: in an object store, keys that come after this one, bucket included.
+        until: and up to this one; empty for all that come.
+    """
+
+    kind: str
+    folder: str
+    after: str = ""
+    until: str = ""
+
+    @property
+    def name(self) -> str:
+        """What ``named`` understands."""
+        name = self.kind + self.folder
+        return _BETWEEN.join([name, self.after, self.until]) if self.after or self.until else name
+
+    @classmethod
+    def named(cls, name: str) -> TreeSlice:
+        """The slice of a name."""
+        base, _, keys = name.partition(_BETWEEN)
+        after, _, until = keys.partition(_BETWEEN)
+        kind = _FLAT if base.startswith(_FLAT) else _DEEP
+        return cls(kind, base.removeprefix(kind), after, until)
 
 
 class TreeLister(Lister):
@@ -69,6 +106,7 @@ class TreeLister(Lister):
         """Folders to list with all that is in them, and those above them without."""
         above: list[str] = []
         front = [""]
+        self._crowded: set[str] = set()
         for _ in range(_MAX_DEPTH):
             if len(front) >= _ENOUGH_SLICES:
                 break
@@ -78,9 +116,23 @@ class TreeLister(Lister):
                 break
             above += opened
             front = [child for folder in front for child in (below[folder] or [folder])]
-        return sorted(
-            [*(_FLAT + folder for folder in above), *(_DEEP + folder for folder in front)]
+        slices = [TreeSlice(_FLAT, folder) for folder in above]
+        wanted = math.ceil(_ENOUGH_SLICES / len(front))
+        for folder in front:
+            slices += self._ranges(folder, wanted if folder in self._crowded else 1)
+        return sorted(part.name for part in slices)
+
+    def _ranges(self, folder: str, wanted: int) -> list[TreeSlice]:
+        """A folder with all below it; in an object store in several ranges of keys."""
+        if wanted == 1 or not isinstance(self._fs, S3FileSystem):
+            return [TreeSlice(_DEEP, folder)]
+        bucket, key, _ = self._fs.split_path(
+            storage.join(self._path, folder) if folder else self._path
         )
+        first_key = partial(_first_key, self._fs, bucket)
+        cuts = keys_to_cut_at(first_key, f"{key.rstrip('/')}/" if key else "", wanted)
+        edges = ["", *(f"{bucket}/{cut}" for cut in cuts), ""]
+        return [TreeSlice(_DEEP, folder, *edge) for edge in pairwise(edges)]
 
     def _sub_folders(self, folder: str) -> list[str]:
         """Names of a folder's folders, relative to the root; none where it is mostly files."""
@@ -94,7 +146,8 @@ class TreeLister(Lister):
                 )
             else:
                 files += 1
-                if files > _MAX_FILES_SEEN and not found:
+                if files > MAX_FILES_SEEN and (isinstance(self._fs, S3FileSystem) or not found):
+                    self._crowded.add(folder)
                     return []
         return found
 
@@ -103,24 +156,24 @@ class TreeLister(Lister):
 
         In an object store it ends after ``FILES_PER_SLICE`` files and says how it goes on.
         """
-        base, _, after = name.partition(_AFTER)
-        is_flat = base.startswith(_FLAT)
-        folder = base.removeprefix(_FLAT if is_flat else _DEEP)
-        path = storage.join(self._path, folder) if folder else self._path
+        part = TreeSlice.named(name)
+        path = storage.join(self._path, part.folder) if part.folder else self._path
         rows = EntryRows(ENTRIES)
         problems: list[str] = []
         seen, skipped, last = 0, 0, ""
         prefix = self._path.rstrip("/") + "/"
         notes: dict[str, Any] = {}
         try:
-            list_files = children if is_flat else files_below
-            for info in list_files(self._fs, path, after):
+            list_files = children if part.kind == _FLAT else files_below
+            for info in list_files(self._fs, path, part.after):
                 if info["type"] != "file":
                     continue
+                if part.until and info["name"] > part.until:
+                    break
                 member = info["name"].removeprefix(prefix)
                 seen += 1
                 if seen > FILES_PER_SLICE and isinstance(self._fs, S3FileSystem):
-                    notes[GOES_ON_AS] = f"{base}{_AFTER}{last}"
+                    notes[GOES_ON_AS] = replace(part, after=last).name
                     break
                 last = info["name"]
                 if member != printable(member):
@@ -187,6 +240,12 @@ def files_below(fs: Any, path: str, after: str = "") -> Iterator[Mapping[str, An
                 folders.append(info["name"])
             else:
                 yield info
+
+
+def _first_key(fs: S3FileSystem, bucket: str, prefix: str, after: str) -> str | None:
+    ask = {"Bucket": bucket, "Prefix": prefix, "StartAfter": after, "MaxKeys": 1}
+    page = retried(partial(fs.call_s3, "list_objects_v2", **ask))
+    return next((str(item["Key"]) for item in page.get("Contents", [])), None)
 
 
 def _s3_pages(fs: S3FileSystem, path: str, delimiter: str, after: str) -> Iterator[dict[str, Any]]:

@@ -110,6 +110,27 @@ def test_a_large_prefix_is_listed_in_slices_of_bounded_size(
     assert list_archive(f"{s3_bucket}/p").entries == expected
 
 
+def test_a_crowded_prefix_is_cut_into_ranges_of_keys(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fsspec.filesystem("s3")
+    names = [f"cam{i % 3}-2026-{i:03d}.png" for i in range(3 * COUNT)]
+    names += ["cam1-", "cam1-2026-0", "cam1-2026-0.png", "ärger.png", "z/deep/1.png"]
+    for name in names:
+        store.pipe_file(f"{s3_bucket}/p/{name}", b"x")
+    expected = list_archive(f"{s3_bucket}/p").entries
+    assert len(expected) == len(names) - 2
+    monkeypatch.setattr(tree_listing, "MAX_FILES_SEEN", 20)
+    for files_per_slice in (1000, 4):
+        monkeypatch.setattr(tree_listing, "FILES_PER_SLICE", files_per_slice)
+        lister = lister_of(f"{s3_bucket}/p")
+        assert len(lister.slices) >= 32
+        assert list_archive(f"{s3_bucket}/p").entries == expected
+        sizes = [sum(len(part.table) for part in slices_from(lister, n)) for n in lister.slices]
+        assert sum(sizes) == len(expected)
+        assert max(sizes) <= 12
+
+
 def test_pages_of_a_prefix_are_followed(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten keys a page instead of a thousand."""
     store = fsspec.filesystem("s3")
