@@ -56,11 +56,12 @@ class DetectorModel:
         Returns:
             A row per picture, in order: ``status, error, score, threshold, p_value,
             calibration_size, is_anomalous, peak_x, peak_y``. A picture that cannot be read has the
-            status ``error``, a reason, and no score.
+            status ``error``, a reason, and no score: ``None`` there, which a server answers as
+            ``null`` (``NaN`` is no JSON).
         """
         with_maps = bool((params or {}).get("anomaly_maps"))
         found = self._score(list(_pictures(model_input)))
-        return pd.DataFrame([self._row(score, with_maps) for score in found])
+        return _none_for_missing(pd.DataFrame([self._row(score, with_maps) for score in found]))
 
     def _score(self, pictures: list[Any]) -> list[PictureScore]:
         results: dict[int, PictureScore] = {}
@@ -91,6 +92,14 @@ class DetectorModel:
         if with_maps:
             row["anomaly_map"] = None if found.map_HW is None else found.map_HW.tolist()
         return row
+
+
+def _none_for_missing(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, with columns of objects where a number is missing."""
+    for name in table.columns[table.isna().any()]:
+        column = table[name].astype(object)
+        table[name] = column.where(column.notna(), None)
+    return table
 
 
 def _pictures(model_input: Any) -> Iterable[Any]:

@@ -76,6 +76,8 @@ def test_what_is_no_picture_is_a_row_with_a_reason(model: DetectorModel) -> None
     assert table["status"].tolist() == ["ok", *["error"] * len(bad), "ok"]
     assert table["error"].isna().tolist() == [True, *[False] * len(bad), True]
     assert table["score"].isna().tolist() == [False, *[True] * len(bad), False]
+    answer = json.dumps(table.to_dict(orient="records"), allow_nan=False)
+    assert json.loads(answer)[1]["score"] is None
     assert table["score"].iloc[0] == table["score"].iloc[-1]
 
 
