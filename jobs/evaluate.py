@@ -10,8 +10,15 @@ from collections.abc import Sequence
 
 from nfbmr import storage
 from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
-from nfbmr.data.layouts import LAYOUTS, discover
+from nfbmr.data.layouts import LAYOUTS, discover_layout
 from nfbmr.evaluate import evaluate
+from nfbmr.evaluation_files import (
+    JSON,
+    MARKDOWN,
+    Evaluated,
+    check_output,
+    write_evaluation,
+)
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.score.dataset import read_scores
@@ -58,9 +65,11 @@ def _scores_uri(
 
 def _run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
-    samples = discover(arguments.data, arguments.layout, arguments.categories)
+    layout, samples = discover_layout(arguments.data, arguments.layout, arguments.categories)
     registry = registry_of(arguments)
     categories = sorted({sample.category for sample in samples})
+    data = storage.absolute_uri(arguments.data)
+    check_output(arguments.output, data, categories)
     scores_uri = _scores_uri(arguments, categories, registry)
     request = ScoringRequest(
         sources=(arguments.data, *categories),
@@ -69,20 +78,19 @@ def _run(arguments: argparse.Namespace) -> int:
         weights=arguments.weights,
     )
     with ray_session(arguments.ray_address):
-        score(
+        summary = score(
             request,
             registry,
             config.run,
             Progress(),
             pictures=lambda: planned_samples(samples, arguments.data),
         )
-    evaluation = evaluate(read_scores(scores_uri), samples, arguments.layout)
-    output = storage.absolute_uri(arguments.output)
-    files = {"evaluation.json": evaluation.to_json(), "evaluation.md": evaluation.to_markdown()}
-    for name, text in files.items():
-        storage.write_atomically(storage.join(output, name), (text + "\n").encode())
+    evaluation = evaluate(read_scores(scores_uri), samples, layout)
+    evaluated = Evaluated(data, layout, tuple(categories), scores_uri)
+    write_evaluation(arguments.output, evaluation, evaluated)
     print(evaluation.to_table())
-    print(f"\nevaluation.json and evaluation.md are in {output}, the scores in {scores_uri}")
+    print(f"\n{JSON} and {MARKDOWN} are in {arguments.output}, the scores in {scores_uri}")
+    summary.check_failures(config.run.failure_budget)
     return 0
 
 

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from nfbmr.cli import run_job
-from nfbmr.data.layouts import LAYOUTS, discover
+from nfbmr.data.layouts import LAYOUTS, discover_layout
 from nfbmr.evaluate import evaluate
-from nfbmr.report.page import write_report
+from nfbmr.evaluation_files import read_evaluated
+from nfbmr.report.page import check_report, write_report
 from nfbmr.score.dataset import read_scores
 from nfbmr.score.pictures import run_info, stored_picture
 
@@ -24,21 +25,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scores", required=True, help="output of jobs/score.py or evaluate.py")
     parser.add_argument("--output", required=True, help="the HTML file")
     parser.add_argument("--title", default="Scoring run")
-    parser.add_argument("--data", help="labelled data root, if the pictures are from one")
+    parser.add_argument(
+        "--data",
+        help="labelled data root, if the pictures are from one; an evaluation knows its own",
+    )
     parser.add_argument("--layout", default="auto", help=f"{', '.join(LAYOUTS)} or auto")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    scores = read_scores(arguments.scores)
-    samples = discover(arguments.data, arguments.layout) if arguments.data else []
+    check_report(arguments.output)
+    evaluated = read_evaluated(arguments.scores)
+    uri = evaluated.scores if evaluated else arguments.scores
+    data = arguments.data or (evaluated.data if evaluated else None)
+    categories = evaluated.categories if evaluated and not arguments.data else None
+    scores = read_scores(uri)
+    layout, samples = discover_layout(data, arguments.layout, categories) if data else ("", [])
     write_report(
         arguments.output,
         title=arguments.title,
         scores=scores,
         read_picture=stored_picture,
-        run_info=run_info(arguments.scores),
-        evaluation=evaluate(scores, samples, arguments.layout) if samples else None,
+        run_info=run_info(uri),
+        evaluation=evaluate(scores, samples, layout) if samples else None,
         samples=samples,
     )
     print(f"Report: {arguments.output}")

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from nfbmr import storage
 from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
 from nfbmr.data.table_columns import AUTOMATIC, TABLE_KINDS, TableColumns
-from nfbmr.errors import ConfigError, FailureBudgetError
+from nfbmr.errors import ConfigError
 from nfbmr.progress import Progress, table
 from nfbmr.score.retry import retry_failed
 from nfbmr.score.run import ScoringRequest, prepare, score
 from nfbmr.score.run_record import record_in_registry
 from nfbmr.score.status import RunStatus, run_status
-from nfbmr.score.summary import ScoringSummary, summary_tables
+from nfbmr.score.summary import summary_tables
 from nfbmr.session import ray_session
 
 
@@ -86,26 +86,6 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_failures(summary: ScoringSummary, budget: float) -> None:
-    """Raise when more pictures failed than the budget allows.
-
-    Raises:
-        FailureBudgetError: naming the rows to look at.
-    """
-    if summary.failed > budget * summary.pictures:
-        raise FailureBudgetError(
-            f"{summary.failed} of {summary.pictures} pictures have no score, more than "
-            f"run.failure_budget = {budget:g} allows. All other scores are in {summary.output}; "
-            f"its rows with status = 'error' say why ({_kinds(summary)}). When the cause is "
-            "mended, --retry-failed scores them again."
-        )
-
-
-def _kinds(summary: ScoringSummary) -> str:
-    counts = sorted(summary.failed_by_kind.items(), key=lambda item: -item[1])
-    return ", ".join(f"{kind} {count}" for kind, count in counts)
-
-
 def status_table(status: RunStatus) -> str:
     """The table that --status prints."""
     left_s = status.seconds_left
@@ -152,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
     record_in_registry(summary, registry, progress)
     text = json.dumps(summary.as_dict(), indent=1) if arguments.json else summary_tables(summary)
     print(text)
-    check_failures(summary, config.run.failure_budget)
+    summary.check_failures(config.run.failure_budget)
     return 0
 
 

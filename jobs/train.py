@@ -101,10 +101,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if late:
         print(f"{len(late)} of {len(results)} categories were not reached before --until.")
     failed = [result.category for result in results if result.outcome == FAILED]
+    reasons = [result.decision for result in results if result.outcome == FAILED]
     if failed:
         raise FailureBudgetError(
             f"{len(failed)} of {len(results)} categories failed: {', '.join(failed)}. The table "
-            "says why; the others are not affected."
+            f"says why, the others are not affected; {failed[0]}: {reasons[0]}"
         )
     return 0
 

@@ -63,8 +63,7 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # The paper's shapes cost 130 times more per position than a CPU has time for; these widths
-    # lose nothing on the magnetic tiles (README, "Measured").
+    # The paper's shapes cost 130 times more per position than a CPU has time for.
     "default": {
         "flow": {"hidden_channels": 512},
         "mapper": {"latent_channels": 512, "block_channels": 128},
@@ -94,6 +93,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "mapper_learning_rate": 3e-4,
             "min_steps": 1,
             "schedule": "constant",
+            "gradient_clip_norm": 0.0,
             "precision": "float32",
         },
     },

@@ -69,6 +69,10 @@ class DataError(NfbmrError):
         self.kind = kind
 
 
+class DamagedTableError(DataError):
+    """A Parquet file or manifest whose bytes are no table."""
+
+
 class DecodeError(NfbmrError):
     """One picture that cannot be turned into pixels.
 

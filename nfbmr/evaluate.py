@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError, DecodeError, OutputError
 from nfbmr.metrics import AtThreshold, PixelMetrics, Rate
 from nfbmr.progress import table
-from nfbmr.published import published
+from nfbmr.published import Published, published
 from nfbmr.score.schema import OK
 
 Mean = dict[str, float | None]
 AVERAGED = ("image_auroc", "average_precision", "pixel_auroc", "aupro")
+_AT_THRESHOLD = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ class CategoryEvaluation:
         pixel_auroc: where masks exist.
         aupro: to 30 % false positives, where masks exist.
         model_versions: that scored it.
-        published_auroc: the paper's, percent.
-        published_f1: the paper's, percent.
+        published: the paper's numbers, percent.
     """
 
     category: str
@@ -58,8 +59,7 @@ class CategoryEvaluation:
     pixel_auroc: float | None
     aupro: float | None
     model_versions: tuple[str, ...]
-    published_auroc: float | None = None
-    published_f1: float | None = None
+    published: Published | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,11 @@ class Evaluation:
         """Macro averages over the categories that have the metric."""
         means: Mean = {}
         for name in AVERAGED:
-            values = [getattr(c, name) for c in self.categories if getattr(c, name) is not None]
-            means[name] = float(np.mean(values)) if values else None
+            values = [getattr(c, name) for c in self.categories]
+            means[name] = _mean(values)
+        for where, name in itertools.product(("oracle", "calibrated"), _AT_THRESHOLD):
+            found = [getattr(c, where) for c in self.categories]
+            means[f"{where}_{name}"] = _mean([getattr(one, name) for one in found if one])
         return means
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,10 +108,12 @@ class Evaluation:
                 "",
                 means["image_auroc"],
                 means["average_precision"],
-                *[None] * 3,
+                *(means[f"oracle_{name}"] for name in _AT_THRESHOLD),
+                *(means[f"calibrated_{name}"] for name in _AT_THRESHOLD),
+                None,
                 means["pixel_auroc"],
                 means["aupro"],
-                *[None] * 3,
+                *[None] * 5,
             ]
         )
         return rows
@@ -136,15 +141,22 @@ HEADER = (
     "errors",
     "AUROC",
     "AP",
-    "F1 (oracle)",
-    "F1 (calibrated)",
+    "precision (oracle)",
+    "recall",
+    "F1",
+    "precision (calibrated)",
+    "recall",
+    "F1",
     "false alarms",
     "pixel AUROC",
     "AUPRO",
     "model version",
     "paper AUROC %",
-    "paper F1 %",
+    "precision %",
+    "recall %",
+    "F1 %",
 )
+"""What stands behind "oracle", "calibrated" and "paper" belongs to it, up to the next of them."""
 
 
 def _row(c: CategoryEvaluation) -> list[object]:
@@ -155,15 +167,23 @@ def _row(c: CategoryEvaluation) -> list[object]:
         c.errors,
         c.image_auroc,
         c.average_precision,
-        c.oracle.f1 if c.oracle else None,
-        c.calibrated.f1 if c.calibrated else None,
+        *_at_threshold(c.oracle),
+        *_at_threshold(c.calibrated),
         describe_rate(c.false_alarms),
         c.pixel_auroc,
         c.aupro,
         ", ".join(c.model_versions),
-        c.published_auroc,
-        c.published_f1,
+        *(astuple(c.published) if c.published else [None] * 4),
     ]
+
+
+def _at_threshold(found: AtThreshold | None) -> list[float | None]:
+    return [getattr(found, name) if found else None for name in _AT_THRESHOLD]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def describe_rate(rate: Rate | None) -> str | None:
@@ -229,7 +249,6 @@ def _evaluate_category(
     alarms = [row["is_anomalous"] for sample, row in scored if not sample.is_defective]
     thresholds = {row["threshold"] for _, row in scored}
     pixels = _pixel_metrics(scored, read)
-    paper = published(layout, name)
     calibrated = None
     if len(thresholds) == 1:
         calibrated = metrics.at_threshold(labels, values, next(iter(thresholds)))
@@ -246,8 +265,7 @@ def _evaluate_category(
         pixel_auroc=pixels.auroc() if pixels else None,
         aupro=pixels.aupro() if pixels else None,
         model_versions=tuple(sorted({row["model_version"] for _, row in scored})),
-        published_auroc=paper.image_auroc if paper else None,
-        published_f1=paper.f1 if paper else None,
+        published=published(layout, name),
     )
 
 

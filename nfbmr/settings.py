@@ -31,7 +31,7 @@ class FitSettings:
             this, epochs are added until they do.
         weight_decay: Adam's, for both.
         schedule: ``one-cycle`` or ``constant``.
-        gradient_clip_norm: largest norm of a step's gradient.
+        gradient_clip_norm: largest norm of a step's gradient; 0 leaves gradients as they are.
         precision: of the convolutions of flow and mapper, in fitting and in scoring: ``float32``
             or ``bfloat16`` (where the device computes with it); losses, log-determinants and maps
             are float32 in both.
@@ -106,9 +106,13 @@ class FitSettings:
         for name in ("flow_epochs", "mapper_epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"fit.{name} = {getattr(self, name)}: must be at least 1.")
-        for name in ("flow_learning_rate", "mapper_learning_rate", "gradient_clip_norm"):
+        for name in ("flow_learning_rate", "mapper_learning_rate"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"fit.{name} = {getattr(self, name)}: must be above 0.")
+        if self.gradient_clip_norm < 0:
+            raise ConfigError(
+                f"fit.gradient_clip_norm = {self.gradient_clip_norm}: must be at least 0."
+            )
 
     def epochs(self, stage: str, pictures: int) -> int:
         """Epochs of a stage (``flow`` or ``mapper``) for a category of so many pictures."""

@@ -44,6 +44,7 @@ ALLOWED = {
     "nfbmr.train": BELOW | SETTINGS | {"nfbmr.metrics", "nfbmr.drawing"},
     "nfbmr.score": BELOW | SETTINGS,
     "nfbmr.evaluate": BELOW | SETTINGS | {"nfbmr.metrics", "nfbmr.published", "nfbmr.score"},
+    "nfbmr.evaluation_files": FOUNDATION | {"nfbmr.storage", "nfbmr.evaluate"},
     "nfbmr.report": BELOW | {"nfbmr.metrics", "nfbmr.drawing", "nfbmr.evaluate", "nfbmr.score"},
     "nfbmr.benchmark": BELOW
     | SETTINGS

@@ -34,6 +34,7 @@ def test_the_paper_preset_is_section_4_2() -> None:
     )
     assert (config.fit.flow_learning_rate, config.fit.mapper_learning_rate) == (2e-4, 3e-4)
     assert config.fit.weight_decay == 1e-5
+    assert config.fit.gradient_clip_norm == 0, "the paper does not speak of clipping"
     assert config.fit.epochs("flow", 8) == 300
     assert config.standardize is False
 

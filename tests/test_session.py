@@ -13,6 +13,7 @@ from nfbmr.resources import first_cause, ray_data_session
 from nfbmr.session import ray_session
 
 
+@pytest.mark.integration
 def test_a_stranger_without_the_token_is_turned_away(local_ray: None) -> None:
     address = ray.get_runtime_context().gcs_address
     code = f"import ray; ray.init(address={address!r}, logging_level='ERROR')"

@@ -25,7 +25,7 @@ from nfbmr.metrics import Rate, image_auroc, rate
 from nfbmr.model.detector import Detector
 from nfbmr.model.scoring import AGGREGATES, image_scores
 from nfbmr.progress import Progress
-from nfbmr.registry import Registry, default_uri
+from nfbmr.registry import Registry, embedded_uri
 from nfbmr.train.campaign import CampaignPaths, CategoryResult, run_campaign
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.features import FeatureIndex, Picture, compute_features
@@ -157,7 +157,7 @@ def measure_accuracy(request: AccuracyRequest, progress: Progress) -> list[Categ
     for seed in request.seeds:
         progress.say(f"Seed {seed}")
         config = replace(request.config, fit=replace(request.config.fit, seed=seed))
-        registry = Registry(default_uri(str(request.work_dir / f"seed-{seed}")))
+        registry = Registry(embedded_uri(str(request.work_dir / f"seed-{seed}")))
         paths = CampaignPaths.under(str(request.work_dir))
         fitted = run_campaign(
             request.data, request.layout, request.categories, config, paths, registry, progress
@@ -166,7 +166,8 @@ def measure_accuracy(request: AccuracyRequest, progress: Progress) -> list[Categ
         for result in fitted:
             if result.outcome == "failed":
                 raise FitError(f"Category {result.category!r}: {result.decision}")
-            detector = registry.load(result.category)
+            # By its version: which one is champion was decided with labels.
+            detector = registry.load(result.category, result.version or "")
             own = tests[result.category]
             results.append(_test(detector, result, own, index, paths.features, seed))
     return results

@@ -24,7 +24,7 @@ from nfbmr.config import Config
 from nfbmr.data.procedural import FactorySettings, generate_factory
 from nfbmr.errors import DataError, FitError
 from nfbmr.progress import Progress, table
-from nfbmr.registry import Registry, default_uri
+from nfbmr.registry import Registry, embedded_uri
 from nfbmr.score.run import ScoringRequest, score
 from nfbmr.train.campaign import CampaignPaths, run_campaign
 
@@ -194,7 +194,7 @@ def _detectors(request: SoakRequest, progress: Progress) -> tuple[list[str], Reg
     factory = generate_factory(request.work_dir / "factory", settings)
     fit = replace(config.fit, flow_epochs=1, mapper_epochs=1, min_steps=1)
     calibration = replace(config.calibration, aggregate="mean", false_alarm_rate=0.2)
-    registry = Registry(default_uri(str(request.work_dir)))
+    registry = Registry(embedded_uri(str(request.work_dir)))
     results = run_campaign(
         factory.root,
         "mvtec",

@@ -106,7 +106,8 @@ class StraightLoop:
                 loss = loss_of(self.heads.standardizer(y_BCHW))
                 optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(module.parameters(), self.settings.gradient_clip_norm)
+                if self.settings.gradient_clip_norm > 0:
+                    nn.utils.clip_grad_norm_(module.parameters(), self.settings.gradient_clip_norm)
                 optimizer.step()
                 losses.append(loss.item())
             self.losses.append(float(np.mean(losses)))

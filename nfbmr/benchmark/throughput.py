@@ -25,7 +25,7 @@ from nfbmr.data.sample import Sample
 from nfbmr.errors import FitError
 from nfbmr.model.detector import Detector
 from nfbmr.progress import Progress
-from nfbmr.registry import Registry, default_uri
+from nfbmr.registry import Registry, embedded_uri
 from nfbmr.storage import join
 from nfbmr.train.campaign import CampaignPaths, run_campaign
 
@@ -125,7 +125,7 @@ def measure_throughput(request: ThroughputRequest, progress: Progress) -> Throug
     config = request.config
     samples = discover(request.data, request.layout, request.categories)
     chosen = _spread(samples, request.pictures)
-    registry = Registry(default_uri(str(request.work_dir)))
+    registry = Registry(embedded_uri(str(request.work_dir)))
     detectors = _detectors(request, registry, progress)
     # The loop comes first: it is to have the memory allocator as a plain script finds it.
     loop_rate = loop_per_s(config, chosen, detectors, progress)

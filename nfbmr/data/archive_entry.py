@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nfbmr import storage
 from nfbmr.errors import DataError
 
 COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz")
@@ -62,7 +61,7 @@ class ArchiveEntry:
             return self.member
         if lowered.endswith(FILE_ARCHIVE_SUFFIXES):
             return f"{self.archive}::{self.member}"
-        return storage.join(self.archive, self.member)
+        return f"{self.archive.rstrip('/')}/{self.member}"
 
 
 @dataclass

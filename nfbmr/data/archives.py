@@ -26,7 +26,7 @@ from nfbmr.data.archive_entry import (
 from nfbmr.data.compressed_tar import CompressedTarLister, read_compressed_tar_member
 from nfbmr.data.decoding import DEFAULT_LIMITS, DecodeLimits
 from nfbmr.data.globs import MatchedPictures, expand, is_pattern
-from nfbmr.data.lister import Lister, SliceListing
+from nfbmr.data.lister import Lister, SliceListing, WholeLister
 from nfbmr.data.manifest import ManifestLister
 from nfbmr.data.parquet_archive import ParquetLister, open_parquet, read_parquet_row
 from nfbmr.data.ranges import fetch, size_and_version
@@ -43,7 +43,7 @@ from nfbmr.data.tar_archive import read_tar_member
 from nfbmr.data.tar_lister import TarLister
 from nfbmr.data.tree_listing import TreeLister
 from nfbmr.data.zip_archive import ZipLister, read_zip_member
-from nfbmr.errors import DataError
+from nfbmr.errors import DamagedTableError, DataError
 
 LISTING_THREADS = 16
 
@@ -66,7 +66,7 @@ def listers_of(
         return [lister_of(address, keep, columns)]
     matches = expand(address)
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        listers = list(pool.map(lambda uri: lister_of(uri, keep, columns), matches.archives))
+        listers = list(pool.map(lambda uri: _matched_lister(uri, keep, columns), matches.archives))
     if len(matches.pictures):
         listers.append(MatchedPictures(matches))
     return listers
@@ -97,6 +97,25 @@ def lister_of(uri: str, keep: str | None = None, columns: TableColumns = USUAL_C
     return TreeLister(address)
 
 
+class DamagedTable(WholeLister):
+    """A table that cannot be opened, among others that a pattern found: one error row."""
+
+    def __init__(self, archive: str, reason: str) -> None:
+        super().__init__(archive, None)
+        self._reason = reason
+
+    def list_whole(self) -> ArchiveListing:
+        """Nothing but the damage."""
+        return ArchiveListing(self.archive, problems=[self._reason])
+
+
+def _matched_lister(uri: str, keep: str | None, columns: TableColumns) -> Lister:
+    try:
+        return lister_of(uri, keep, columns)
+    except DamagedTableError as error:
+        return DamagedTable(uri, str(error))
+
+
 def _table_lister(address: str, columns: TableColumns) -> Lister:
     """A Parquet file with a column of bytes has the pictures, unless it is called a manifest."""
     size, version = size_and_version(address)
@@ -112,7 +131,8 @@ def _table_lister(address: str, columns: TableColumns) -> Lister:
                 raise no_pictures_in(address, schema)
         return ManifestLister(address, size, version, columns)
     except pa.ArrowException as error:
-        raise DataError(f"{address} cannot be read as a table of pictures: {error}.") from error
+        text = f"{address} cannot be read as a table of pictures: {error}."
+        raise DamagedTableError(text) from error
 
 
 def list_archive(uri: str) -> ArchiveListing:

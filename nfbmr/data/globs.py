@@ -26,11 +26,13 @@ class GlobMatches:
     """What a pattern found.
 
     Attributes:
+        pattern: absolute.
         root: the folder above the pattern's first wildcard.
         archives: folders and archives, sorted.
         pictures: single pictures, as rows of ``ENTRIES`` with names below the root.
     """
 
+    pattern: str
     root: str
     archives: list[str] = field(default_factory=list)
     pictures: EntryRows = field(default_factory=lambda: EntryRows(ENTRIES))
@@ -45,6 +47,8 @@ class MatchedPictures(WholeLister):
 
     def __init__(self, matches: GlobMatches) -> None:
         super().__init__(matches.root, None)
+        # Two patterns below one folder are two sources.
+        self.slices = [f"what matches {matches.pattern}"]
         self._matches = matches
 
     def list_whole(self) -> ArchiveListing:
@@ -76,7 +80,7 @@ def expand(uri: str) -> GlobMatches:
     try:
         fs, root = storage.file_system(fixed)
         address = root if isinstance(fs, LocalFileSystem) else fixed
-        matches = GlobMatches(address)
+        matches = GlobMatches(uri, address)
         fs.invalidate_cache()
         for info in _matching(fs, root, [first, *rest]):
             _take(matches, info, root)
@@ -111,6 +115,8 @@ def _matching(fs: Any, folder: str, parts: list[str]) -> Iterator[Mapping[str, A
         yield from _named(fs, f"{folder.rstrip('/')}/{part}", rest)
         return
     for info in children(fs, folder):
+        if info["name"].endswith("/"):  # A folder without a name, as in a//b: only ** is for those.
+            continue
         name = info["name"].rstrip("/").rpartition("/")[2]
         if name.startswith(".") or not fnmatchcase(name, part):
             continue

@@ -8,6 +8,7 @@ key is in exactly one range.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,7 +28,8 @@ def keys_to_cut_at(first_key: FirstKey, prefix: str, wanted: int) -> list[str]:
     Args:
         first_key: asks the store.
         prefix: of all keys.
-        wanted: how many ranges there should be at least; fewer where names do not branch so often.
+        wanted: how many ranges there should be at least, fewer where names do not branch so often;
+            at most twice as many.
 
     Returns:
         Sorted; each is the last key of a range or comes after it.
@@ -41,7 +43,8 @@ def keys_to_cut_at(first_key: FirstKey, prefix: str, wanted: int) -> list[str]:
             front = [
                 branch for own in pool.map(partial(_branches, first_key), front) for branch in own
             ]
-    return sorted(stem for stem, _ in front)[1:]
+    cuts = sorted(stem for stem, _ in front)[1:]
+    return cuts[:: math.ceil(len(cuts) / (2 * wanted)) or 1]
 
 
 def _branches(first_key: FirstKey, stem_and_first: tuple[str, str]) -> list[tuple[str, str]]:

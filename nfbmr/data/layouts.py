@@ -41,7 +41,14 @@ AUTOMATIC = "auto"
 def discover(
     root: str, layout: str = AUTOMATIC, categories: Sequence[str] | None = None
 ) -> list[Sample]:
-    """Find all labelled pictures of a data root.
+    """Find all labelled pictures of a data root; see ``discover_layout``."""
+    return discover_layout(root, layout, categories)[1]
+
+
+def discover_layout(
+    root: str, layout: str = AUTOMATIC, categories: Sequence[str] | None = None
+) -> tuple[str, list[Sample]]:
+    """Find all labelled pictures of a data root, and say how they are laid out.
 
     A category without normal pictures to train on is returned like the others as long as one
     category has some: it fails by itself and does not stop the rest of the night.
@@ -52,7 +59,8 @@ def discover(
         categories: only these; all by default.
 
     Returns:
-        Samples in the order of their URIs, which on a local disk are plain absolute paths.
+        The layout's name, and samples in the order of their URIs, which on a local disk are plain
+        absolute paths.
 
     Raises:
         DataError: the root is missing or empty, the layout is unknown or does not fit, a category
@@ -74,7 +82,7 @@ def discover(
         )
     samples = _selected(samples, categories)
     _check_normals(samples, tree.root, chosen)
-    return sorted(samples, key=lambda sample: sample.uri)
+    return chosen, sorted(samples, key=lambda sample: sample.uri)
 
 
 def recognise(tree: Tree) -> str:

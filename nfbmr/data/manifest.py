@@ -105,7 +105,7 @@ class ManifestLister(Lister):
                 return file.read(columns=flat)
         data = fetch_patiently(self.archive, 0, size, self.version)
         try:
-            return pyarrow.csv.read_csv(pa.BufferReader(data))
+            return _csv_of_text(data)
         except pa.ArrowInvalid as error:
             raise DataError(f"{self.archive} is no readable CSV ({error}).") from error
 
@@ -140,6 +140,18 @@ class ManifestLister(Lister):
         problems = [text for listing in listings for text in listing.notes["problems"]]
         tables = [_NAMED.empty_table(), *(listing.table for listing in listings)]
         return ArchiveListing(self.archive, pa.concat_tables(tables), problems)
+
+
+def _csv_of_text(data: bytes) -> pa.Table:
+    """A CSV with columns of text: what looks like a number, as category 007, may be a name."""
+    with pyarrow.csv.open_csv(pa.BufferReader(data)) as reader:
+        names = reader.schema.names
+    options = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.large_string()),
+        null_values=[""],
+        strings_can_be_null=True,
+    )
+    return pyarrow.csv.read_csv(pa.BufferReader(data), convert_options=options)
 
 
 def _has_login(uris: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -25,7 +25,7 @@ from nfbmr.data.table_columns import (
     name_column,
     time_column,
 )
-from nfbmr.errors import DataError
+from nfbmr.errors import DamagedTableError, DataError
 from nfbmr.plain_columns import plain
 
 _GROUPS_KEPT = 2
@@ -35,12 +35,12 @@ def open_parquet(uri: str, size: int, version: str | None) -> pq.ParquetFile:
     """Open a Parquet file by its footer; what is read later is fetched by range.
 
     Raises:
-        DataError: it is no Parquet file.
+        DamagedTableError: it is no Parquet file.
     """
     try:
         return plain(pq.ParquetFile(RangeFile(uri, size, version), pre_buffer=False))
     except pa.ArrowInvalid as error:
-        raise DataError(f"{uri} is no readable Parquet file ({error}).") from error
+        raise DamagedTableError(f"{uri} is no readable Parquet file ({error}).") from error
 
 
 class ParquetLister(WholeLister):

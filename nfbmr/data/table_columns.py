@@ -135,6 +135,9 @@ def as_times(archive: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArra
             factor = 1000 if largest < _LAST_SECOND else 1
             return pc.multiply(column, factor).cast(pa.int64(), safe=False).cast(zoned)
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            numbers = pc.match_substring_regex(column, r"^\s*-?\d+(\.\d+)?\s*$")
+            if len(column) > column.null_count and pc.all(numbers).as_py():
+                return as_times(archive, name, pc.utf8_trim_whitespace(column).cast(pa.float64()))
             return _times_of_text(column)
         if pa.types.is_timestamp(column.type) and column.type.tz is not None:
             return column.cast(zoned, safe=False)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -28,15 +29,14 @@ from nfbmr.store_faults import retried
 
 _ENOUGH_SLICES = 32
 _MAX_DEPTH = 4
-MAX_FILES_SEEN = 2000
-"""A folder of more files is not looked through for folders, its keys are cut into ranges; where
-there are no ranges, only if no folder came before them."""
+MAX_SEEN = 2000
+"""A prefix of more files and folders is not looked through: its keys are cut into ranges."""
 _FLAT, _DEEP = "files of /", "all of /"
 _BETWEEN = "\0"
 """Between the parts of a slice's name; no key has a NUL."""
 
-FILES_PER_SLICE = 250_000
-"""So many are in memory before they are on disk: 50 MB, and half a minute of listing."""
+FILES_PER_SLICE = 100_000
+"""So many are in memory before they are on disk: 20 MB, and ten seconds of listing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +140,23 @@ class TreeLister(Lister):
         found: list[str] = []
         files = 0
         for info in children(self._fs, path):
+            if info["name"].endswith("/"):
+                return []  # A folder without a name, as in a//b, has no address of its own.
             if info["type"] == "directory":
                 found.append(
                     storage.join(folder, _last(info["name"])) if folder else _last(info["name"])
                 )
             else:
                 files += 1
-                if files > MAX_FILES_SEEN and (isinstance(self._fs, S3FileSystem) or not found):
-                    self._crowded.add(folder)
-                    return []
+            if self._is_crowded(files, len(found)):
+                self._crowded.add(folder)
+                return []
         return found
+
+    def _is_crowded(self, files: int, folders: int) -> bool:
+        if isinstance(self._fs, S3FileSystem):
+            return files + folders > MAX_SEEN
+        return folders > MAX_SEEN or (files > MAX_SEEN and not folders)
 
     def list_slice(self, name: str) -> SliceListing:
         """List the files of a folder, or all files below it.
@@ -223,9 +230,25 @@ def children(fs: Any, path: str, after: str = "") -> Iterator[Mapping[str, Any]]
     elif isinstance(fs, LocalFileSystem):
         with os.scandir(path) as entries:
             for entry in entries:
-                yield fs.info(entry)
+                yield _linked(fs, entry) if entry.is_symlink() else fs.info(entry)
     else:
         yield from fs.ls(path, detail=True)
+
+
+def _linked(fs: LocalFileSystem, entry: os.DirEntry[str]) -> Mapping[str, Any]:
+    """What a link stands for; one to a folder that it lies in itself is passed over."""
+    try:
+        info: dict[str, Any] = fs.info(entry.path)
+    except OSError:  # It leads nowhere: a file that cannot be read.
+        return {"name": entry.path, "type": "file", "size": None}
+    if info["type"] == "directory" and _leads_back(entry.path):
+        return {**info, "type": "other"}
+    return info
+
+
+def _leads_back(path: str) -> bool:
+    real = os.path.realpath(path)
+    return any(os.path.realpath(parent) == real for parent in PurePosixPath(path).parents)
 
 
 def files_below(fs: Any, path: str, after: str = "") -> Iterator[Mapping[str, Any]]:
@@ -258,7 +281,8 @@ def _s3_pages(fs: S3FileSystem, path: str, delimiter: str, after: str) -> Iterat
     while True:
         page = retried(partial(fs.call_s3, "list_objects_v2", **ask))
         for folder in page.get("CommonPrefixes", []):
-            yield {"name": f"{bucket}/{folder['Prefix'].rstrip('/')}", "type": "directory"}
+            name = folder["Prefix"].removesuffix("/")
+            yield {"name": f"{bucket}/{name}", "type": "directory"}
         for item in page.get("Contents", []):
             if not item["Key"].endswith("/"):
                 yield {

@@ -293,7 +293,7 @@ def _create_network(settings: BackboneSettings) -> nn.Module:
         raise ConfigError(
             f"backbone.kwargs = {dict(settings.kwargs)} do not fit {settings.name}: {error}."
         ) from error
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # a hub's client has exceptions of its own for proxies and resets
         if settings.weights != PRETRAINED:
             raise
         raise WeightsError(

@@ -35,6 +35,19 @@ class WeightsFile:
     tensors: dict[str, Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Read what the header says, so that nothing else finds it wrong later.
+
+        Raises:
+            ValueError: it says something else than expected.
+        """
+        if not isinstance(self.kwargs, dict):
+            raise ValueError(
+                f"kwargs = {self.metadata['kwargs']!r} in its header: expected JSON {{}}"
+            )
+        for key in ("mean", "std"):
+            self.channel_statistics(key)
+
     @property
     def architecture(self) -> str | None:
         """The timm name of the network that these weights belong to, where the header has it."""
@@ -50,7 +63,11 @@ class WeightsFile:
         """The ``mean`` or ``std`` that the network expects its input to be normalised with."""
         if key not in self.metadata:
             return None
-        red, green, blue = (float(part) for part in self.metadata[key].split(","))
+        text = self.metadata[key]
+        try:
+            red, green, blue = (float(part) for part in text.split(","))
+        except ValueError as error:
+            raise ValueError(f"{key} = {text!r} in its header: expected 'r,g,b'") from error
         return red, green, blue
 
 
@@ -92,13 +109,13 @@ def parse_weights(data: bytes, source: str) -> WeightsFile:
         tensors = safetensors.torch.load(data)
         header_length = struct.unpack("<Q", data[:8])[0]
         metadata = json.loads(data[8 : 8 + header_length]).get("__metadata__", {})
+        return WeightsFile(tensors, metadata)
     except (safetensors.SafetensorError, struct.error, ValueError) as error:
         raise WeightsError(
             f"{source} is not a readable safetensors file ({error}). Pickled files (.pth, .pt, "
             ".bin) are not loaded because they can run code: convert them with "
             "safetensors.torch.save_file where you trust them."
         ) from error
-    return WeightsFile(tensors, metadata)
 
 
 def read_weights(source: str) -> WeightsFile:

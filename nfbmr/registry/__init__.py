@@ -4,7 +4,7 @@ The only package that imports mlflow, and only when it is needed: scoring actors
 straight from their store never pay for it.
 """
 
-from nfbmr.registry.connection import default_uri
+from nfbmr.registry.connection import default_uri, embedded_uri
 from nfbmr.registry.failures import without_password
 from nfbmr.registry.loading import load_detector
 from nfbmr.registry.names import CHALLENGER, CHAMPION, DECISION_FILE, EXPERIMENT, PREVIOUS
@@ -25,6 +25,7 @@ __all__ = [
     "Registry",
     "default_uri",
     "detector_hash",
+    "embedded_uri",
     "load_detector",
     "without_password",
 ]

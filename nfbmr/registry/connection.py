@@ -31,6 +31,15 @@ def default_uri(work_dir: str) -> str:
     from_environment = os.environ.get("MLFLOW_TRACKING_URI")
     if from_environment:
         return from_environment
+    return embedded_uri(work_dir)
+
+
+def embedded_uri(work_dir: str) -> str:
+    """The tracking URI of SQLite in the work directory, whatever the environment says.
+
+    Raises:
+        ConfigError: the work directory is in an object store.
+    """
     if "://" in work_dir:
         raise ConfigError(
             f"--work-dir {work_dir} cannot hold the embedded registry, which is a local file: give "

@@ -18,11 +18,15 @@ from nfbmr.data.content import read_bytes
 from nfbmr.data.decoding import decode_mask, decode_rgb
 from nfbmr.data.sample import Sample
 from nfbmr.drawing import heatmap, thumbnail
-from nfbmr.errors import DataError, DecodeError
+from nfbmr.errors import DataError, DecodeError, OutputError
 from nfbmr.evaluate import CategoryEvaluation, Evaluation, describe_rate, map_of
 from nfbmr.report import pictures, plots
 from nfbmr.score.schema import OK
 
+GENERATOR = '<meta name="generator" content="nfbmr">'
+"""Says of a file that it is a report of ours."""
+
+_HEAD_BYTES = 4096
 SHOWN_PER_CATEGORY = 6
 SHOWN_ERRORS = 100
 
@@ -60,6 +64,20 @@ class Section:
     heat_low: float
     heat_high: float
     shown: tuple[Shown, ...]
+
+
+def check_report(uri: str) -> None:
+    """Refuse to write a report over a file that is none.
+
+    Raises:
+        OutputError: it is something else.
+    """
+    data = storage.read(storage.absolute_uri(uri))
+    if data is not None and GENERATOR.encode() not in data[:_HEAD_BYTES]:
+        raise OutputError(
+            f"{uri} is there already and is no report of nfbmr: choose another --output, or remove "
+            "it."
+        )
 
 
 def write_report(
@@ -106,6 +124,7 @@ def write_report(
     failed = [row for row in rows if row["status"] != OK]
     html = _template().render(
         title=title,
+        generator=GENERATOR,
         sections=sections,
         evaluation=evaluation,
         means=evaluation.mean() if evaluation else {},

@@ -18,6 +18,7 @@ from nfbmr.score.merge import Merge
 from nfbmr.score.merge_tasks import merge_parts
 from nfbmr.score.parts import cut_parts
 from nfbmr.score.plan import Plan
+from nfbmr.score.plan_files import remove_other_plans
 from nfbmr.score.publish import (
     is_published,
     merge_folder,
@@ -29,7 +30,7 @@ from nfbmr.score.schema import score_schema
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.summary import ScoringSummary, write_summary
 from nfbmr.score.tally import Tally, tally_scores
-from nfbmr.settings import OutputSettings, RunSettings
+from nfbmr.settings import RunSettings
 
 
 def finish(
@@ -59,7 +60,7 @@ def finish(
         OutputError: a unit is gone, or has other rows than the plan says.
     """
     try:
-        names = _publish(plan, output, schema, settings.output)
+        names = _publish(plan, output, schema, settings)
         tally = tally_scores(output, names)
         if tally.rows != plan.pictures:
             raise OutputError(
@@ -76,20 +77,22 @@ def finish(
     summary = _summary(plan, output, tally, settings, work, started)
     record_finished(summary, {**lineage(plan), "files": names})
     remove_leftovers(output)
+    remove_other_plans(plan, output)
     for warning in summary.warnings():
         progress.say(f"warning: {warning}")
     progress.say(f"{summary.pictures} rows ({summary.failed} with an error) are in {output}")
     return summary
 
 
-def _publish(plan: Plan, output: str, schema: pa.Schema, settings: OutputSettings) -> list[str]:
+def _publish(plan: Plan, output: str, schema: pa.Schema, settings: RunSettings) -> list[str]:
     """Merge the units and publish the files, unless that is done; returns their names."""
     if is_published(output):
         return published_files(output)
-    parts = cut_parts(plan, schema, settings)
+    parts = cut_parts(plan, schema, settings.output)
     folder = merge_folder(output)
     try:
-        merge_parts(Merge(plan.run_id, output, folder, schema, lineage(plan)), parts)
+        merge = Merge(plan.run_id, output, folder, schema, lineage(plan))
+        merge_parts(merge, parts, settings.stall_timeout_s)
         publish(output, folder, [part.name for part in parts])
     except Exception:
         # Half a merge would take the room that the next one needs.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,13 +53,16 @@ class ListingStore:
                 self.found += 1
                 return _from_parquet(data)
         listing = list_slice(lister, name)
-        storage.write_atomically(uri, _to_parquet(listing))
+        # Another driver of the run that has its plan removes the folder: nothing is lost.
+        with suppress(OSError):
+            storage.write_atomically(uri, _to_parquet(listing))
         return listing
 
     def clear(self) -> None:
         """Drop what was kept: the plan has it all."""
         if self.folder is not None:
-            storage.remove_tree(self.folder)
+            with suppress(OSError):  # Another driver may still be writing there.
+                storage.remove_tree(self.folder)
 
 
 def _to_parquet(listing: SliceListing) -> bytes:

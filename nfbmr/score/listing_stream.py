@@ -21,7 +21,7 @@ from nfbmr.score.listing_store import ListingStore
 CHUNK_PICTURES = 2_000_000
 """So many are planned at once: about 1.5 GB of memory while their units are cut."""
 
-_SLICES_AHEAD = 64
+_SLICES_AHEAD = 32
 _SOURCES_SAID = 20
 
 
@@ -57,7 +57,7 @@ def chunks_of_listings(
         chunk_pictures: after so many a chunk is let go; by default ``CHUNK_PICTURES``.
 
     Raises:
-        DataError: a source holds no picture, or the storage failed.
+        DataError: no source holds a picture, or the storage failed.
     """
     limit = CHUNK_PICTURES if chunk_pictures is None else chunk_pictures
     sources = [_Source(lister) for lister in listers]
@@ -72,6 +72,24 @@ def chunks_of_listings(
                 ready = 0
     yield [source.release() for source in sources if not source.is_done]
     _say(sources, said, progress)
+    _check(sources, progress)
+
+
+def _check(sources: Sequence[_Source], progress: Progress | None) -> None:
+    """Warn of sources without pictures; one empty archive of a year does not stop the others.
+
+    Raises:
+        DataError: all of them are empty.
+    """
+    empty = [source for source in sources if not source.pictures]
+    if len(empty) == len(sources):
+        for source in sources:
+            check_any_pictures(
+                source.lister.archive, source.pictures, source.problems, source.skipped
+            )
+    for source in empty:
+        if progress is not None:
+            progress.say(f"warning: {source.lister.archive} holds no pictures that can be listed")
 
 
 @dataclass
@@ -116,11 +134,7 @@ class _Source:
         return self.rows if self.lister.comes_in_pieces or not self.outstanding else 0
 
     def release(self) -> ArchiveListing:
-        """What is there, joined, and let go.
-
-        Raises:
-            DataError: the source is at its end and held no picture.
-        """
+        """What is there, joined, and let go."""
         slices = [self.found[place] for place in sorted(self.found)]
         self.found.clear()
         self.rows = 0
@@ -131,8 +145,6 @@ class _Source:
         self.replaced += listing.replaced_members
         self.problems += listing.problems
         self.is_done = not self.outstanding
-        if self.is_done:
-            check_any_pictures(self.lister.archive, self.pictures, self.problems, self.skipped)
         return listing
 
     def description(self) -> str:

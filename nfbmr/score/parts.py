@@ -86,6 +86,11 @@ def _map_bytes(plan: Plan, schema: pa.Schema) -> dict[str, int]:
     return {name: height * width * value_bytes for name, (_, height, width) in shapes.items()}
 
 
+def is_part(name: str) -> bool:
+    """Whether a file below the data folder is named as one of ours."""
+    return re.fullmatch(rf"({CATEGORY}=[^/]*/)?part-\d{{5,}}\.parquet", name) is not None
+
+
 def category_folder(category: str) -> str:
     """The folder of a category's files, named as Hive does: ``category=…``.
 

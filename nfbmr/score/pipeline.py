@@ -78,7 +78,9 @@ def score_units(
         StoreError: a store refuses everything, does not answer or is full.
     """
     work = WorkDone()
-    watch = StoreWatch(any_read=len(left) < len(plan.units))
+    left = left.one_of_each_category_first()
+    categories = len(left.pictures_by_category())
+    watch = StoreWatch(any_read=len(left) < len(plan.units), categories=categories)
     bars = progress.on_terminal
     with (
         ray_data_session("scoring", bars),

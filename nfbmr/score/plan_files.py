@@ -23,7 +23,14 @@ from nfbmr.errors import STORE_ERRORS, OutputError
 from nfbmr.model_version import ModelVersion
 from nfbmr.plain_columns import plain
 from nfbmr.score.plan import PICTURES, Plan, PlannedModel, PlannedPicture
-from nfbmr.score.planned_units import UNIT, PlannedUnit, Units, cut_units, sorted_by_category
+from nfbmr.score.planned_units import (
+    UNIT,
+    PlannedUnit,
+    Units,
+    cut_units,
+    sorted_by_category,
+    unit_name,
+)
 from nfbmr.store_faults import retried
 
 FORMAT = 4
@@ -118,6 +125,16 @@ class PlanWriter:
         """Remove what was written: another driver's plan is the run's."""
         names = [file["name"] for file in self._files]
         storage.remove_files(self.folder, [*names, _units_name(self.run_id)])
+
+
+def remove_other_plans(plan: Plan, output: str) -> None:
+    """Remove what drivers that were killed while they planned left behind."""
+    folder = storage.join(output, PLAN_FOLDER)
+    kept = {_JSON, _units_name(plan.run_id)}
+    own = _pictures_name(plan.run_id, 0).rpartition("-")[0]
+    names = [n for n in storage.list_names(folder) if n not in kept and not n.startswith(own)]
+    storage.remove_files(folder, names)
+    storage.remove_tree(storage.join(folder, LISTING_FOLDER))
 
 
 def save_plan(plan: Plan, ordered: pa.Table, output: str) -> None:
@@ -241,15 +258,33 @@ def row_group(output: str, run_id: str, group: int) -> pa.Table:
         raise _damaged(output, error) from error
 
 
+def _unit_rows(output: str, run_id: str, unit: PlannedUnit) -> pa.Table:
+    """The rows of one unit. Its name says what they are: a retry may have planned anew meanwhile.
+
+    Raises:
+        OutputError: the plan is damaged.
+    """
+    for _ in range(2):
+        rows = row_group(output, run_id, unit.row_group).slice(unit.start, unit.count)
+        if unit_name(rows, unit.category) == unit.name:
+            return rows
+        row_group.cache_clear()
+    raise _damaged(output, ValueError(f"unit {unit.name} holds other pictures than its name says"))
+
+
 def unit_pictures(output: str, run_id: str, unit: PlannedUnit) -> list[PlannedPicture]:
-    """The pictures of one unit, read from the saved plan."""
-    rows = row_group(output, run_id, unit.row_group).slice(unit.start, unit.count)
+    """The pictures of one unit, read from the saved plan.
+
+    Raises:
+        OutputError: the plan is damaged.
+    """
+    rows = _unit_rows(output, run_id, unit)
     return [PlannedPicture(**row) for row in rows.to_pylist()]
 
 
 def unit_uris(output: str, run_id: str, unit: PlannedUnit) -> list[str]:
-    """The names of one unit's pictures, read from the saved plan."""
-    rows = row_group(output, run_id, unit.row_group).slice(unit.start, unit.count)
+    """The names of one unit's pictures, read from the saved plan; see ``unit_pictures``."""
+    rows = _unit_rows(output, run_id, unit)
     uris: list[str] = rows.column("image_uri").to_pylist()
     return uris
 

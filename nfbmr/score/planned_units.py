@@ -107,6 +107,13 @@ class Units(Sequence[PlannedUnit]):
         found = pc.is_in(self.table.column("name"), value_set=pa.array(list(names), pa.string()))
         return Units(self.table.filter(found))
 
+    def one_of_each_category_first(self) -> Units:
+        """The same units, with the first of every category before all others."""
+        codes = self.table.column("category").combine_chunks().dictionary_encode().indices
+        _, firsts = np.unique(codes.to_numpy(), return_index=True)
+        rest = np.delete(np.arange(len(self)), firsts)
+        return Units(self.table.take(pa.array(np.concatenate([np.sort(firsts), rest]))))
+
     @property
     def row_groups(self) -> int:
         """One more than the number of the last row group that a unit lies in."""
@@ -182,6 +189,12 @@ def cut_units(ordered: pa.Table, unit_size: int) -> Units:
         pa.array(end_U - start_U),
     ]
     return Units(pa.table(arrays, schema=UNIT))
+
+
+def unit_name(pictures: pa.Table, category: str) -> str:
+    """The name of a unit of these pictures, rows of ``PICTURES``."""
+    bounds = np.array([0]), np.array([len(pictures)])
+    return _names(pictures, *bounds, [category])[0]
 
 
 def _names(

@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from nfbmr import storage
 from nfbmr.score.dataset import data_uri
+from nfbmr.score.parts import is_part
 from nfbmr.score.units import UNITS_FOLDER
 from nfbmr.store_faults import retried
 
@@ -57,7 +58,8 @@ def publish(output: str, folder: str, names: Sequence[str]) -> None:
     with ThreadPoolExecutor(_COPIES, thread_name_prefix="nfbmr-publish") as pool:
         list(pool.map(lambda name: _copy(fs, f"{path}/{name}", f"{target}/{name}"), names))
     for name in set(published_files(output)) - set(names):
-        fs.rm_file(f"{target}/{name}")
+        if is_part(name):  # Of a merge with other settings; whatever else is there stays.
+            fs.rm_file(f"{target}/{name}")
     storage.remove_tree(folder)
 
 

@@ -28,7 +28,7 @@ from nfbmr.score.drift import drift_by_category
 from nfbmr.score.finish import plan_schema, record_finished
 from nfbmr.score.pipeline import score_units
 from nfbmr.score.plan import Plan
-from nfbmr.score.plan_files import load_plan, planned_table, save_plan
+from nfbmr.score.plan_files import load_plan, planned_table, save_plan, unit_uris
 from nfbmr.score.planned_units import cut_units
 from nfbmr.score.run import ScoringRequest
 from nfbmr.score.schema import ERROR
@@ -131,7 +131,16 @@ def _score(
 
 
 def _new_rows(plan: Plan, output: str) -> pa.Table:
-    return pa.concat_tables(read_unit(output, unit.name) for unit in plan.units)
+    tables = []
+    for unit in plan.units:
+        table = read_unit(output, unit.name)
+        if table.column("image_uri").to_pylist() != unit_uris(output, plan.run_id, unit):
+            raise OutputError(
+                f"Unit {unit.name} in {output} does not hold the pictures that were to be tried "
+                "again: remove its file and run the same command again."
+            )
+        tables.append(table)
+    return pa.concat_tables(tables)
 
 
 def replace_rows(output: str, names: Sequence[str], new: pa.Table) -> None:

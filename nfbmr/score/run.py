@@ -140,11 +140,7 @@ def prepare(
         _check_same(plan, request, output)
         progress.say(f"Going on with the plan of {plan.pictures} pictures in {output}")
         return plan
-    if storage.list_names(output):
-        raise OutputError(
-            f"The output {output} holds files but no plan of a scoring run: choose another "
-            "--output, or empty it."
-        )
+    _check_empty(output)
     rule = CategoryRule(request.category_pattern, request.category)
     folder = storage.join(output, PLAN_FOLDER)
     store = ListingStore(storage.join(folder, LISTING_FOLDER))
@@ -174,6 +170,21 @@ def prepare(
     for category, error in plan.model_errors.items():
         progress.say(f"  {error}: its {plan.counts()[category]} pictures will be error rows")
     return plan
+
+
+def _check_empty(output: str) -> None:
+    """Refuse an output with files or folders that are not a run's own: publishing tidies it up.
+
+    Raises:
+        OutputError: naming one.
+    """
+    folders = [name for name in storage.list_folders(output) if name != PLAN_FOLDER]
+    found = [*storage.list_names(output), *(f"{name}/" for name in folders)]
+    if found:
+        raise OutputError(
+            f"The output {output} holds files but no plan of a scoring run ({found[0]}, "
+            f"{len(found)} in all): choose another --output, or empty it."
+        )
 
 
 def _written(writer: PlanWriter, listed: Iterable[pa.Table], unit_size: int) -> Iterator[int]:

@@ -65,10 +65,12 @@ class StoreWatch:
 
     Args:
         any_read: whether pictures could be read in an earlier session of the run.
+        categories: whose units come first, one of each: some of them may be denied.
     """
 
-    def __init__(self, any_read: bool) -> None:
+    def __init__(self, any_read: bool, categories: int = 1) -> None:
         self._any_read = any_read
+        self._denied_before_stop = max(UNITS_BEFORE_STOP, categories + 1)
         self._silent = self._denied = 0
         self._reason = ""
         self.held: set[str] = set()
@@ -89,7 +91,7 @@ class StoreWatch:
         elif row["read"] or row["refused"]:
             self._silent = 0
         self._denied = self._denied + 1 if wholly and not self._any_read else 0
-        if max(self._silent, self._denied) >= UNITS_BEFORE_STOP:
+        if self._silent >= UNITS_BEFORE_STOP or self._denied >= self._denied_before_stop:
             self._stop()
 
     def check_any_read(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nfbmr import storage
+from nfbmr.errors import FailureBudgetError
 from nfbmr.progress import table
 from nfbmr.score.forward_difference import ForwardDifference
 
@@ -66,6 +67,25 @@ class ScoringSummary:
     def pictures_per_s(self) -> float | None:
         """Pace of this session, start and merge included; None where it scored nothing."""
         return self.scored_now / self.elapsed_s if self.scored_now and self.elapsed_s else None
+
+    def check_failures(self, budget: float) -> None:
+        """Refuse a run of which more pictures failed than it may.
+
+        Args:
+            budget: share of the pictures, ``run.failure_budget``.
+
+        Raises:
+            FailureBudgetError: naming the rows to look at.
+        """
+        if self.failed > budget * self.pictures:
+            counts = sorted(self.failed_by_kind.items(), key=lambda item: -item[1])
+            kinds = ", ".join(f"{kind} {count}" for kind, count in counts)
+            raise FailureBudgetError(
+                f"{self.failed} of {self.pictures} pictures have no score, more than "
+                f"run.failure_budget = {budget:g} allows. All other scores are in {self.output}; "
+                f"its rows with status = 'error' say why ({kinds}). When the cause is mended, "
+                "jobs/score.py --retry-failed scores them again."
+            )
 
     def warnings(self) -> list[str]:
         """Sentences on categories whose p-values are past a limit."""

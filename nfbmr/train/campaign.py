@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ __all__ = ["CampaignOptions", "CampaignPaths", "CategoryResult", "run_campaign"]
 
 _REGISTERING_AT_ONCE = 4
 _WORST_SAID = 3
+_UNREADABLE_SAID = 200
 
 
 @dataclass(frozen=True)
@@ -177,10 +179,13 @@ def _features(campaign: _Campaign, splits: Mapping[str, Split]) -> FeatureIndex:
     reused = len(index.entries) - index.computed
     progress.say(
         f"Features of {len(index.entries)} pictures ({index.computed} computed, {reused} from the "
-        f"cache, {len(index.errors)} unreadable)"
+        f"cache, {len({picture.uri for picture in index.errors})} pictures unreadable)"
     )
-    for picture, error in list(index.errors.items())[:10]:
-        progress.say(f"  skipped {picture.uri}: {error}")
+    unreadable = {picture.uri: error for picture, error in index.errors.items()}
+    for uri, error in itertools.islice(unreadable.items(), _UNREADABLE_SAID):
+        progress.say(f"  skipped {uri}: {error}")
+    if len(unreadable) > _UNREADABLE_SAID:
+        progress.say(f"  and {len(unreadable) - _UNREADABLE_SAID} more")
     return index
 
 

@@ -14,7 +14,7 @@ from nfbmr.train.campaign_result import FAILED, CategoryResult
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.features import FeatureIndex, Picture
 from nfbmr.train.fingerprints import data_fingerprint, settings_fingerprint
-from nfbmr.train.split import Split, labelled_pictures, split_normals
+from nfbmr.train.split import Split, labelled_pictures, split_normals, topped_up
 
 SYNTHETIC_DEFECTS = 1
 """Synthetic defects per held-out picture, for the choice of the aggregate."""
@@ -80,18 +80,26 @@ def make_tasks(
         unreadable = _unreadable(split, preparation.index)
         total = len(split.pictures)
         if len(unreadable) <= budget * total:
-            tasks.append(_task(name, split, preparation))
-            continue
-        reason = (
-            f"{len(unreadable)} of {total} training pictures of {name!r} cannot be read, more than "
-            f"run.training_failure_budget = {budget:g} allows; first: {unreadable[0]}"
-        )
+            try:
+                calibration = preparation.config.calibration
+                tasks.append(_task(name, topped_up(split, unreadable, calibration), preparation))
+                continue
+            except DataError as error:
+                reason = str(error)
+        else:
+            first = next(iter(unreadable.items()))
+            reason = (
+                f"{len(unreadable)} of {total} training pictures of {name!r} cannot be read, more "
+                f"than run.training_failure_budget = {budget:g} allows; first: {first[0]} "
+                f"({first[1]})"
+            )
         failures.append(CategoryResult(name, FAILED, unreadable=len(unreadable), decision=reason))
     return tasks, failures
 
 
-def _unreadable(split: Split, index: FeatureIndex) -> list[str]:
-    return [f"{p.uri} ({index.errors[p]})" for p in training_pictures(split) if p in index.errors]
+def _unreadable(split: Split, index: FeatureIndex) -> dict[str, str]:
+    """Why training pictures cannot be read, by URI."""
+    return {p.uri: index.errors[p] for p in training_pictures(split) if p in index.errors}
 
 
 def data_fingerprint_of(split: Split, names: Mapping[Picture, str]) -> str:

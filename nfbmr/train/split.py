@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
@@ -56,7 +56,7 @@ def split_normals(
             f"Category {category!r} has no normal pictures to train on: put some where the layout "
             "expects them, or leave the category out with --categories."
         )
-    needed = math.ceil(1.0 / settings.false_alarm_rate - 1e-9) - 1
+    needed = needed_to_calibrate(settings)
     ordered = sorted(normals, key=lambda sample: _rank(sample, seed))
     folds = _folds(len(normals), needed, settings)
     if folds:
@@ -73,6 +73,41 @@ def split_normals(
             "a higher calibration.false_alarm_rate, or cross-fit with calibration.folds = 0."
         )
     return Split(fit=ordered[held_out_count:], held_out=ordered[:held_out_count])
+
+
+def needed_to_calibrate(settings: CalibrationSettings) -> int:
+    """So many normals must be held out to promise the false-alarm rate."""
+    return math.ceil(1.0 / settings.false_alarm_rate - 1e-9) - 1
+
+
+def topped_up(split: Split, unreadable: Collection[str], settings: CalibrationSettings) -> Split:
+    """The split with pictures of ``fit`` in the place of held-out ones that cannot be read.
+
+    Only as many as the false-alarm rate needs.
+
+    Args:
+        split: of a category.
+        unreadable: URIs.
+        settings: the rate.
+
+    Raises:
+        DataError: too few can be read to promise it.
+    """
+    readable = [sample for sample in split.held_out if sample.uri not in unreadable]
+    missing = needed_to_calibrate(settings) - len(readable)
+    if missing <= 0:
+        return split
+    spare = [sample for sample in split.fit if sample.uri not in unreadable]
+    if split.folds or len(spare) <= missing:
+        raise DataError(
+            f"{len(readable)} of {len(split.held_out)} pictures to calibrate with can be read. A "
+            f"false-alarm rate of {settings.false_alarm_rate:g} needs "
+            f"{needed_to_calibrate(settings)}: mend them, give more normal pictures, or ask for a "
+            "higher calibration.false_alarm_rate."
+        )
+    moved = spare[:missing]
+    fit = [sample for sample in split.fit if sample not in moved]
+    return replace(split, fit=fit, held_out=[*split.held_out, *moved])
 
 
 def _held_out_count(normals: int, settings: CalibrationSettings) -> int:

@@ -61,6 +61,10 @@ class Keeper(Protocol):
 Losses = Callable[..., tuple[Tensor, ...]]
 
 
+_BLOW_UP = 10.0
+"""A loss that is above the first epoch's by so many times that one's size does not come back."""
+
+
 @dataclass
 class Stage:
     """One optimisation: which module, with which rate, for how long.
@@ -73,6 +77,7 @@ class Stage:
         losses: of (module, *features of a batch).
         category: for messages.
         step: finished steps.
+        first_loss: sum of the losses over the first epoch that was seen.
     """
 
     name: str
@@ -82,6 +87,7 @@ class Stage:
     losses: Losses
     category: str
     step: int = field(default=0)
+    first_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ def _start(stage: Stage, run: FitRun, epochs: int, pictures: int) -> _Optimisati
     steps = epochs * -(-pictures // run.settings.batch_size)
     return _Optimisation(
         optimizer,
-        _scheduler(optimizer, stage, run.settings, steps),
+        learning_rate_schedule(optimizer, stage, run.settings, steps),
         torch.Generator().manual_seed(run.settings.seed),
         EarlyStop(run.settings.early_stop_patience),
     )
@@ -195,12 +201,13 @@ def _epoch(
             losses_L = torch.stack(losses_of(module, *features)) * weight
         state.optimizer.zero_grad(set_to_none=True)
         losses_L.sum().backward()
-        nn.utils.clip_grad_norm_(stage.module.parameters(), settings.gradient_clip_norm)
+        if settings.gradient_clip_norm > 0:
+            nn.utils.clip_grad_norm_(stage.module.parameters(), settings.gradient_clip_norm)
         state.optimizer.step()
         if state.scheduler is not None:
             state.scheduler.step()
         rows.append(losses_L.detach())
-    return _checked_means(workers.mean(torch.stack(rows)).cpu(), stage)
+    return checked_means(workers.mean(torch.stack(rows)).cpu(), stage)
 
 
 @torch.no_grad()
@@ -250,9 +257,10 @@ def _restore(kept: StageState | None, stage: Stage, state: _Optimisation) -> int
     return kept.epoch
 
 
-def _scheduler(
+def learning_rate_schedule(
     optimizer: torch.optim.Optimizer, stage: Stage, settings: FitSettings, steps: int
 ) -> LRScheduler | None:
+    """How the rate changes with the steps; None where it stays."""
     if settings.schedule == "constant":
         return None
     return OneCycleLR(optimizer, max_lr=stage.learning_rate, total_steps=max(2, steps))
@@ -263,16 +271,28 @@ def _batches(index_N: Tensor, batch_size: int, generator: torch.Generator) -> Se
     return list(order_N.split(batch_size))
 
 
-def _checked_means(losses_SL: Tensor, stage: Stage) -> dict[str, float]:
+def checked_means(losses_SL: Tensor, stage: Stage) -> dict[str, float]:
     """Mean of each loss over an epoch's steps (S, L); stops the fit at the first bad number."""
     finite_S = torch.isfinite(losses_SL).all(1)
     if not bool(finite_S.all()):
         bad = int((~finite_S).nonzero()[0])
         values = dict(zip(stage.loss_names, losses_SL[bad].tolist(), strict=True))
-        raise FitError(
-            f"The fit of category {stage.category!r} diverged: {values} at step "
-            f"{stage.step + bad + 1} of stage {stage.name!r}. Lower fit.{stage.name}_learning_rate "
-            f"(it is {stage.learning_rate:g}), or use fit.precision = 'float32'."
-        )
+        raise _diverged(stage, f"{values}", stage.step + bad + 1)
     stage.step += len(losses_SL)
-    return dict(zip(stage.loss_names, losses_SL.mean(0).tolist(), strict=True))
+    means = dict(zip(stage.loss_names, losses_SL.mean(0).tolist(), strict=True))
+    loss = sum(means.values())
+    if stage.first_loss is None:
+        stage.first_loss = loss
+    if loss - stage.first_loss > _BLOW_UP * (abs(stage.first_loss) + 1):
+        raise _diverged(
+            stage, f"{means}, after {stage.first_loss:g} in the first epoch", stage.step
+        )
+    return means
+
+
+def _diverged(stage: Stage, losses: str, step: int) -> FitError:
+    return FitError(
+        f"The fit of category {stage.category!r} diverged: {losses} at step {step} of stage "
+        f"{stage.name!r}. Lower fit.{stage.name}_learning_rate (it is {stage.learning_rate:g}), or "
+        "use fit.precision = 'float32'."
+    )

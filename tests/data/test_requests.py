@@ -120,7 +120,7 @@ def test_a_crowded_prefix_is_cut_into_ranges_of_keys(
         store.pipe_file(f"{s3_bucket}/p/{name}", b"x")
     expected = list_archive(f"{s3_bucket}/p").entries
     assert len(expected) == len(names) - 2
-    monkeypatch.setattr(tree_listing, "MAX_FILES_SEEN", 20)
+    monkeypatch.setattr(tree_listing, "MAX_SEEN", 20)
     for files_per_slice in (1000, 4):
         monkeypatch.setattr(tree_listing, "FILES_PER_SLICE", files_per_slice)
         lister = lister_of(f"{s3_bucket}/p")
@@ -129,6 +129,32 @@ def test_a_crowded_prefix_is_cut_into_ranges_of_keys(
         sizes = [sum(len(part.table) for part in slices_from(lister, n)) for n in lister.slices]
         assert sum(sizes) == len(expected)
         assert max(sizes) <= 12
+
+
+def test_a_key_with_two_slashes_is_found_wherever_it_is(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fsspec.filesystem("s3")
+    names = ["a/1.png", "a//2.png", "/3.png", "a/b//c/4.png", "d/5.png"]
+    for name in names:
+        store.call_s3("put_object", Bucket=s3_bucket[5:], Key=f"p/{name}", Body=name.encode())
+    for seen in (2000, 1):
+        monkeypatch.setattr(tree_listing, "MAX_SEEN", seen)
+        entries = list_archive(f"{s3_bucket}/p").entries
+        assert sorted(entry.member for entry in entries) == sorted(names)
+        assert [read_entry(entry).decode() for entry in entries] == [e.member for e in entries]
+
+
+def test_a_prefix_of_many_folders_is_not_a_request_for_each(
+    s3_bucket: str, requests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = fsspec.filesystem("s3")
+    names = [f"{s3_bucket}/p/serial-{number:04d}/1.png" for number in range(20 * COUNT)]
+    store.pipe(dict.fromkeys(names, b"x"))
+    monkeypatch.setattr(tree_listing, "MAX_SEEN", COUNT)
+    requests.clear()
+    assert len(list_archive(f"{s3_bucket}/p").entries) == len(names)
+    assert len(requests) < len(names) / 2
 
 
 def test_pages_of_a_prefix_are_followed(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

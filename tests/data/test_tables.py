@@ -108,6 +108,19 @@ def pictures(tmp_path: Path) -> list[str]:
     return [str(tmp_path / "bottle" / f"{number}.png") for number in range(3)]
 
 
+def test_numbers_in_a_csv_stay_what_is_written(tmp_path: Path, pictures: list[str]) -> None:
+    lines = ["uri,category,etag,size,captured_at"]
+    lines += [f"{uri},007,0012,5,{1_790_000_000 + n}" for n, uri in enumerate(pictures[:2])]
+    lines.append(f"{pictures[2]},NA,1e5,,")
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    table = listed(tmp_path / "m.csv").table
+    assert table["category"].to_pylist() == ["007", "007", "NA"]
+    assert table["version"].to_pylist() == ["0012", "0012", "1e5"]
+    assert table["length"].to_pylist() == [5, 5, None]
+    years = [time.year if time else None for time in table["captured_at"].to_pylist()]
+    assert years == [2026, 2026, None]
+
+
 def test_a_manifest_as_csv_and_as_parquet(tmp_path: Path, pictures: list[str]) -> None:
     """A relative path, a file URI, an absolute path; categories and times where they are known."""
     uris = ["bottle/0.png", f"file://{pictures[1]}", pictures[2]]

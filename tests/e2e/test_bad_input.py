@@ -36,6 +36,8 @@ def places(trained: Trained, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "broken.toml").write_text("fit = [")
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "thesis.txt").write_text("mine")
+    (tmp_path / "above" / "strange").mkdir(parents=True)
+    (tmp_path / "above" / "strange" / "thesis.txt").write_text("mine")
     return {
         "tmp": str(tmp_path),
         "data": trained.factory.root,
@@ -68,7 +70,7 @@ CASES: list[tuple[str, Main, str, int, list[str]]] = [
         jobs.train.main,
         "--data {tmp}/few --layout folder --work-dir {tmp}/work",
         8,
-        ["1 of 1 categories failed: bottle"],
+        ["1 of 1 categories failed: bottle", "needs at least 19 normal pictures"],
     ),
     (
         "unknown category in training",
@@ -129,6 +131,13 @@ CASES: list[tuple[str, Main, str, int, list[str]]] = [
         "{archive} --output {tmp}/strange --work-dir {work}",
         7,
         ["holds files but no plan"],
+    ),
+    (
+        "output with other folders",
+        jobs.score.main,
+        "{archive} --output {tmp}/above --work-dir {work}",
+        7,
+        ["holds files but no plan", "strange"],
     ),
     (
         "weights of another network",
@@ -206,10 +215,11 @@ def test_an_output_of_another_run_keeps_its_scores(
     shutil.copytree(Path(trained.factory.root) / category / "test" / "good", pictures)
     output = ["--output", f"{places['tmp']}/out", "--work-dir", places["work"]]
     assert jobs.score.main([str(pictures.parent), *output]) == 0
-    before = sorted((p.name, p.read_bytes()) for p in Path(places["tmp"], "out").glob("*.parquet"))
+    before = sorted((p.name, p.read_bytes()) for p in Path(places["tmp"], "out").rglob("*.parquet"))
+    assert before
     assert jobs.score.main([places["archive"], *output]) == 7
     assert "already holds another run" in capsys.readouterr().err
-    after = sorted((p.name, p.read_bytes()) for p in Path(places["tmp"], "out").glob("*.parquet"))
+    after = sorted((p.name, p.read_bytes()) for p in Path(places["tmp"], "out").rglob("*.parquet"))
     assert before == after
 
 

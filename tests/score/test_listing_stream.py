@@ -12,6 +12,7 @@ from nfbmr.data.archive_entry import ENTRIES, ArchiveListing, EntryRows
 from nfbmr.data.archives import lister_of
 from nfbmr.data.lister import GOES_ON_AS, Lister, SliceListing
 from nfbmr.errors import DataError
+from nfbmr.progress import Progress
 from nfbmr.score.listing_store import ListingStore
 from nfbmr.score.listing_stream import chunks_of_listings, may_overlap
 
@@ -77,9 +78,17 @@ def test_every_picture_is_in_one_chunk(sources: list[tuple[bool, list[int]]], ch
         assert len(sizes) == 1
 
 
-def test_a_source_without_pictures_is_refused_at_its_end() -> None:
-    listers = [Numbers("/a", [2]), Numbers("/b", [0, 0])]
-    with ThreadPoolExecutor(4) as pool, pytest.raises(DataError, match=r"/b holds no pictures"):
+def test_an_empty_source_is_a_warning_and_nothing_but_empty_ones_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    listers = [Numbers("/b.tar", []), Numbers("/a", [2]), Numbers("/c", [0, 0])]
+    with ThreadPoolExecutor(4) as pool:
+        chunks = chunks_of_listings(listers, ListingStore(None), pool, Progress(), 1)
+        assert sum(len(listing.table) for chunk in chunks for listing in chunk) == 2
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("holds no pictures that can be listed") == 2
+    del listers[1]
+    with ThreadPoolExecutor(4) as pool, pytest.raises(DataError, match=r"/b.tar holds no pictures"):
         list(chunks_of_listings(listers, ListingStore(None), pool, chunk_pictures=1))
 
 

@@ -23,7 +23,7 @@ def test_every_file_is_the_one_that_a_single_process_writes(
     assert len(parts) > 3
     here, there = tmp_path / "here", tmp_path / "there"
     merge_units(Merge(plan.run_id, output, str(here), schema, lineage(plan)), parts)
-    merge_parts(Merge(plan.run_id, output, str(there), schema, lineage(plan)), parts)
+    merge_parts(Merge(plan.run_id, output, str(there), schema, lineage(plan)), parts, 600)
     names = sorted(path.name for path in here.iterdir())
     assert names == sorted(path.name for path in there.iterdir()) == [p.name for p in parts]
     for name in names:
@@ -41,6 +41,6 @@ def test_a_unit_that_is_gone_is_a_sentence_and_not_a_traceback(
     parts = cut_parts(plan, schema, OutputSettings(rows_per_file=6))
     merge = Merge(plan.run_id, output, str(tmp_path / "data"), schema, lineage(plan))
     with pytest.raises(OutputError) as raised:
-        merge_parts(merge, parts)
+        merge_parts(merge, parts, 600)
     assert str(raised.value).startswith("The finished unit ")
     assert "Traceback" not in str(raised.value)

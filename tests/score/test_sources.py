@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.data import tar_lister
-from nfbmr.data.archive_entry import ENTRIES, ArchiveListing, EntryRows
+from nfbmr.data.archive_entry import ENTRIES, ArchiveEntry, ArchiveListing, EntryRows
+from nfbmr.data.archives import read_entry
 from nfbmr.data.lister import Lister, SliceListing
 from nfbmr.errors import DataError
 from nfbmr.score.category_rule import CategoryRule
@@ -68,6 +69,47 @@ def test_sources_of_all_kinds_at_once(folder: Path, tmp_path: Path) -> None:
     assert first["archive"] == f"{tmp_path}/m.csv"
     fixed = listed(sources, CategoryRule(fixed="all"))
     assert set(fixed.column("category").to_pylist()) == {"all"}
+
+
+def test_two_patterns_below_one_folder_are_two_sources(folder: Path, tmp_path: Path) -> None:
+    """Also where the listing of the one was kept by a run that was cut off."""
+    (folder / "bottle" / "3.jpg").write_bytes(b"x")
+    patterns = [f"{folder}/*/*.jpg", f"{folder}/*/*.png"]
+    found = listed(patterns, RULE).column("member").to_pylist()
+    assert found == ["bottle/3.jpg", "bottle/1.png", "bottle/2.png"]
+    keep = str(tmp_path / "listing")
+    for pattern, count in zip(patterns, (1, 2), strict=True):
+        assert len(listed([pattern], RULE, store=ListingStore(keep))) == count
+
+
+def test_one_bad_archive_among_many_is_an_error_row(folder: Path, tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", ["bottle/1.png"])
+    (tmp_path / "b.tar").write_bytes(b"")
+    (tmp_path / "c.zip").write_bytes(b"PK no zip at all")
+    (tmp_path / "d.parquet").write_bytes(b"no table")
+    rows = listed([f"{tmp_path}/*.*"], RULE).to_pylist()
+    names = [row["archive"].rpartition("/")[2] for row in rows]
+    assert names == ["a.tar", "b.tar", "c.zip", "d.parquet"]
+    assert [row["problem"] is None for row in rows] == [True, False, False, False]
+
+
+def test_links_are_what_they_stand_for(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "9.png").write_bytes(b"nine")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "can" / "2.png").symlink_to(elsewhere / "9.png")
+    (folder / "can" / "3.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "can" / "around").symlink_to(folder)
+    rows = {row["member"]: row for row in listed([str(folder)], RULE).to_pylist()}
+    names = {"bottle/1.png", "bottle/2.png", "can/lid/1.png"}
+    assert set(rows) == names | {"linked/9.png", "can/2.png", "can/3.png"}
+    assert rows["can/2.png"]["length"] == rows["linked/9.png"]["length"] == 4
+    entry = ArchiveEntry(str(folder), "can/2.png", None, 4, rows["can/2.png"]["version"])
+    assert read_entry(entry) == b"nine"
+    gone = ArchiveEntry(str(folder), "can/3.png", None, 0, rows["can/3.png"]["version"])
+    with pytest.raises(DataError, match="does not exist"):
+        read_entry(gone)
 
 
 def test_damage_becomes_a_planned_picture_with_a_problem(tmp_path: Path) -> None:

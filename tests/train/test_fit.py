@@ -11,6 +11,7 @@ from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.mapper import MapperSettings
 from nfbmr.settings import FitSettings
 from nfbmr.train.fit import EpochLosses, fit_heads
+from nfbmr.train.stage import Stage, checked_means, learning_rate_schedule
 
 SHAPE = (8, 4, 4)
 HEADS = HeadsSettings(
@@ -83,8 +84,30 @@ def test_the_flow_does_not_change_while_the_mapper_is_fitted() -> None:
 
 
 def test_the_constant_schedule_is_the_papers() -> None:
-    _, losses = fit(features(), schedule="constant", flow_learning_rate=2e-4)
-    assert len(losses) == 12
+    """The rate stays, where the one-cycle schedule's changes with every step."""
+    module = torch.nn.Linear(2, 2)
+    stage = Stage("flow", module, 2e-4, ("loss",), lambda *_: (), "bottle")
+    for schedule, is_constant in (("constant", True), ("one-cycle", False)):
+        settings = FitSettings(schedule=schedule)
+        optimizer = torch.optim.Adam(module.parameters(), lr=stage.learning_rate)
+        scheduler = learning_rate_schedule(optimizer, stage, settings, 10)
+        rates = []
+        for _ in range(10):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+        assert (set(rates) == {2e-4}) is is_constant
+
+
+def test_a_finite_loss_that_blows_up_is_divergence() -> None:
+    stage = Stage("flow", torch.nn.Linear(2, 2), 1.0, ("loss",), lambda *_: (), "bottle")
+    assert checked_means(torch.tensor([[-3.0], [-5.0]]), stage) == {"loss": -4.0}
+    assert checked_means(torch.tensor([[30.0], [40.0]]), stage) == {"loss": 35.0}
+    with pytest.raises(
+        FitError, match=r"'bottle' diverged: .*after -4 in the first epoch at step 6"
+    ):
+        checked_means(torch.tensor([[1e9], [1e20]]), stage)
 
 
 def test_a_dead_channel_does_not_spoil_the_fit() -> None:
