@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 NAME_KEY = "nfbmr-job"
+ENDED_BADLY = 3
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +55,12 @@ async def _follow(client: JobSubmissionClient, job_id: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Submit or find the job, print what it prints; 0 if it succeeded, 1 if not."""
+    """Submit or find the job and print what it prints.
+
+    Returns:
+        0 if it succeeded; ``ENDED_BADLY`` if it ran and ended otherwise, so that a scheduler can
+        tell it from a pod that lost the cluster.
+    """
     arguments = _parser().parse_args(argv)
     client = JobSubmissionClient(arguments.address)
     job_id = running_job(client, arguments.name)
@@ -67,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asyncio.run(_follow(client, job_id))
     status = client.get_job_status(job_id)
     print(f"{arguments.name}: {job_id} {status.value.lower()}", flush=True)
-    return 0 if status == JobStatus.SUCCEEDED else 1
+    return 0 if status == JobStatus.SUCCEEDED else ENDED_BADLY
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ STORE_ERRORS = (OSError, ValueError, ImportError, BotoCoreError)
 needs a package, for an object store without credentials."""
 
 
+STORE_FAULTS = (OSError, BotoCoreError)
+"""What a store raises that is busy, full, gone or refuses, and no programming error is."""
+
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 
 

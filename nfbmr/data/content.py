@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import fsspec
+from fsspec import AbstractFileSystem
 
+from nfbmr import storage
+from nfbmr.data.decoding import DEFAULT_LIMITS
 from nfbmr.errors import STORE_ERRORS, DataError
+from nfbmr.store_faults import retried
 
 
 def content_hash(data: bytes) -> str:
@@ -15,20 +18,37 @@ def content_hash(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def read_bytes(uri: str) -> bytes:
-    """The bytes behind a path or URI.
+def read_bytes(uri: str, max_bytes: int = DEFAULT_LIMITS.max_bytes) -> bytes:
+    """The bytes behind a path or URI; a store that is busy is asked again.
+
+    Args:
+        uri: of a picture.
+        max_bytes: more are not read.
 
     Raises:
-        DataError: they cannot be read; the message names the URI and the reason.
+        DataError: they cannot be read, or are too many; the message names the URI and the reason.
     """
     try:
         # fsspec would take "::" in a local name for a chain of file systems.
         if "://" not in uri:
+            _check_size(uri, Path(uri).stat().st_size, max_bytes)
             return Path(uri).read_bytes()
-        with fsspec.open(uri, "rb") as file:
-            data: bytes = file.read()
+        fs, path = storage.file_system(uri)
+        data: bytes = retried(lambda: _read(fs, path, uri, max_bytes))
     except FileNotFoundError as error:
         raise DataError(f"{uri} does not exist (any more).") from error
     except STORE_ERRORS as error:
         raise DataError(f"{uri} cannot be read: {error}.") from error
     return data
+
+
+def _read(fs: AbstractFileSystem, path: str, uri: str, max_bytes: int) -> bytes:
+    with fs.open(path, "rb") as file:
+        _check_size(uri, file.size, max_bytes)
+        data: bytes = file.read()
+        return data
+
+
+def _check_size(uri: str, size_bytes: int, max_bytes: int) -> None:
+    if size_bytes > max_bytes:
+        raise DataError(f"{uri} has {size_bytes} bytes, more than the limit of {max_bytes}.")

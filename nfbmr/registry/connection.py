@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+_FORGOTTEN_AFTER_S = 300.0
 
 _T = TypeVar("_T")
 
@@ -59,6 +60,7 @@ class Connection:
         self.uri = uri
         self._client: MlflowClient | None = None
         self._gone_since: float | None = None
+        self._last_asked = 0.0
 
     @property
     def client(self) -> MlflowClient:
@@ -100,7 +102,13 @@ class Connection:
                 self._gone_since = self._gone_since or now
                 left_s = self._gone_since + patience_s - now
                 if left_s <= 0:
+                    if now - self._last_asked > _FORGOTTEN_AFTER_S:
+                        # Nobody asked for long: it may have come back and gone away again.
+                        self._gone_since, self._last_asked = None, now
+                        continue
+                    self._last_asked = now
                     raise
+                self._last_asked = now
                 time.sleep(min(pause_s, left_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:

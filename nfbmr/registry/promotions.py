@@ -69,7 +69,8 @@ class Promotion:
 
     def to_json(self) -> str:
         """As it stands in the ledger."""
-        return json.dumps({**asdict(self), "reason": self.reason[:_LONGEST_REASON]})
+        values = {**asdict(self), "reason": self.reason[:_LONGEST_REASON]}
+        return json.dumps(values, ensure_ascii=False)
 
 
 class Ledger:

@@ -26,6 +26,7 @@ from nfbmr.train.fingerprints import fingerprint
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.fit_queue import QueueHooks, fit_categories
 from nfbmr.train.night import Night, open_night
+from nfbmr.train.night_lease import held
 from nfbmr.train.ray_fit import Fitted, Outcome, outcome_of
 from nfbmr.train.split import Split
 from nfbmr.train.unchanged import unchanged_categories
@@ -127,16 +128,18 @@ def run_campaign(
     """
     progress.say(f"Looking for pictures in {data}")
     samples = discover(data, layout, categories)
-    registry.prepare()
+    registry.patiently(registry.prepare, config.run.registry_patience_s)
     chosen = None if categories is None else sorted(set(categories))
     learned = {k: v for k, v in config.as_dict().items() if k not in ("run", "night")}
     key = fingerprint(storage.absolute_uri(data), layout, chosen, registry.uri, learned)
-    night = open_night(storage.join(paths.checkpoints, "nights"), key)
-    campaign = _Campaign(config, paths, registry, progress, options or CampaignOptions(), night)
-    splits, results = split_categories(samples, config)
-    results += _run(campaign, splits) if splits else []
-    if not campaign.is_open:
-        night.close()
+    nights = storage.join(paths.checkpoints, "nights")
+    with held(storage.join(nights, f"{key}.lease"), "The same command", progress):
+        night = open_night(nights, key, progress)
+        campaign = _Campaign(config, paths, registry, progress, options or CampaignOptions(), night)
+        splits, results = split_categories(samples, config)
+        results += _run(campaign, splits) if splits else []
+        if not campaign.is_open:
+            night.close()
     return sorted(results, key=lambda result: result.category)
 
 
@@ -242,7 +245,10 @@ def _fit_all(campaign: _Campaign, splits: Mapping[str, Split]) -> list[CategoryR
 
 def _finished(night: Night, task: CategoryTask) -> CategoryResult | None:
     row = night.result(fit_of(task, night))
-    return None if row is None else CategoryResult(**row)
+    try:
+        return None if row is None else CategoryResult(**row)
+    except TypeError:  # A row of another version of nfbmr.
+        return None
 
 
 def _fitted(night: Night, task: CategoryTask) -> Fitted | None:

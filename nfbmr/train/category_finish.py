@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nfbmr.errors import NfbmrError, RegistryError
+from nfbmr.errors import STORE_FAULTS, NfbmrError, RegistryError, StoreError
 from nfbmr.registry import Registry
 from nfbmr.train.campaign_result import FAILED, NOT_STARTED, REGISTERED, CategoryResult
 from nfbmr.train.category_task import CategoryTask
@@ -61,7 +61,14 @@ def finish(
     result.version = version.version
     verdict = "champion" if decision.promote else "challenger"
     result.decision = f"version {version.version} is {verdict}: {decision.reason}"
-    night.note_result(fit_of(task, night), result.as_dict())
+    try:
+        night.note_result(fit_of(task, night), result.as_dict())
+    except (
+        *STORE_FAULTS,
+        StoreError,
+    ) as error:  # It is registered; only a night that goes on fits it again.
+        result.decision += f" (the night could not remember it: {error})"
+        return result, True
     return result, False
 
 

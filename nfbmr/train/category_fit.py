@@ -94,6 +94,8 @@ def fit_category(
         false_alarm_rate=task.config.calibration.false_alarm_rate,
         lineage={
             **task.lineage,
+            "pictures_fitted": len(stay),
+            "pictures_trimmed": len(task.fit_entries) - len(stay),
             "calibration_folds": task.folds,
             "synthetic_aurocs": aurocs,
             "settings": task.config.as_dict(),

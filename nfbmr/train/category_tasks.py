@@ -12,6 +12,7 @@ from nfbmr.errors import DataError
 from nfbmr.settings import AUTOMATIC
 from nfbmr.train.campaign_result import FAILED, CategoryResult
 from nfbmr.train.category_task import CategoryTask
+from nfbmr.train.code_version import code_version
 from nfbmr.train.features import FeatureIndex, Picture
 from nfbmr.train.fingerprints import data_fingerprint, settings_fingerprint
 from nfbmr.train.split import Split, labelled_pictures, split_normals, topped_up
@@ -82,7 +83,9 @@ def make_tasks(
         if len(unreadable) <= budget * total:
             try:
                 calibration = preparation.config.calibration
-                tasks.append(_task(name, topped_up(split, unreadable, calibration), preparation))
+                whole = topped_up(split, unreadable, calibration)
+                data = data_fingerprint_of(split, preparation.index.names)
+                tasks.append(_task(name, whole, preparation, data))
                 continue
             except DataError as error:
                 reason = str(error)
@@ -116,7 +119,7 @@ def data_fingerprint_of(split: Split, names: Mapping[Picture, str]) -> str:
     return data_fingerprint(found(split.fit), found(split.held_out))
 
 
-def _task(name: str, split: Split, preparation: Preparation) -> CategoryTask:
+def _task(name: str, split: Split, preparation: Preparation, data: str) -> CategoryTask:
     index, config = preparation.index, preparation.config
 
     def entries(pictures: Sequence[Picture]) -> list[str]:
@@ -135,7 +138,8 @@ def _task(name: str, split: Split, preparation: Preparation) -> CategoryTask:
         synthetic_entries=entries(_synthetic(split, config)),
         folds=split.folds,
         lineage={
-            "data_fingerprint": data_fingerprint_of(split, index.names),
+            "data_fingerprint": data,
+            "code_version": code_version(),
             "settings_fingerprint": settings_fingerprint(config, index.backbone),
             "pictures_fitted": len(fit_entries),
             "pictures_held_out": len(held_out_entries),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,9 @@ _GIT_TIMEOUT_S = 10
 @functools.cache
 def code_version() -> str:
     """Nfbmr's version; in a checkout with git's revision, and ``dirty`` where files differ."""
+    commit = os.environ.get("NFBMR_COMMIT")  # Of an image, which has no checkout.
+    if commit:
+        return f"{__version__}+g{commit}"
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return __version__

@@ -15,7 +15,6 @@ from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.model_version import MetricPoint
 from nfbmr.train.category_task import REPORT_FILE, FitReport
-from nfbmr.train.code_version import code_version
 from nfbmr.train.evidence import EVIDENCE_FILE, Evidence
 
 _FILES = (JSON_FILE, TENSORS_FILE, REPORT_FILE, EVIDENCE_FILE)
@@ -123,8 +122,8 @@ class FinishedFit:
         lineage = {k: v for k, v in self.description["lineage"].items() if k != "settings"}
         calibration = Calibration.from_scores(self.description["calibration_scores"])
         tags = {
-            "nfbmr.version": __version__,
-            "nfbmr.code_version": code_version(),
+            "nfbmr.code_version": __version__,
+            "nfbmr.version": str(lineage.get("code_version", __version__)).partition("+")[0],
             "nfbmr.category": self.category,
             "nfbmr.backbone": f"{backbone['name']}:{backbone['layer']}",
             "nfbmr.weights_hash": backbone["weights_hash"],

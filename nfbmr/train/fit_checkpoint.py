@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict
 
 from nfbmr import storage
+from nfbmr.errors import STORE_FAULTS, StoreError
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.fit_state import StageState
 
@@ -53,12 +55,15 @@ class FitCheckpoint:
         return self.uri is not None and time.monotonic() >= self._next
 
     def keep(self, state: StageState) -> None:
-        """Replace the file."""
+        """Replace the file; where the store does not take it, the fit goes on with an older one."""
         assert self.uri is not None
         state.notes["losses"] = [asdict(epoch) for epoch in self.losses]
         state.notes["seconds"] = self.seconds
         before = time.monotonic()
-        storage.write_atomically(self.uri, state.to_bytes())
+        try:
+            storage.write_atomically(self.uri, state.to_bytes())
+        except (*STORE_FAULTS, StoreError) as error:
+            print(f"The state of the fit could not be kept in {self.uri}: {error}", file=sys.stderr)
         now = time.monotonic()
         self._next = now + max(self.interval_s, (now - before) / _LARGEST_SHARE)
         if self.interval_s == 0:

@@ -21,6 +21,7 @@ import time
 from typing import Any
 
 from nfbmr import storage
+from nfbmr.progress import Progress
 
 _KEPT_DAYS = 14.0
 _DAY_S = 86400.0
@@ -100,15 +101,19 @@ class Night:
         storage.remove_tree(self.folder)
 
     def _read(self, name: str) -> dict[str, Any] | None:
+        """A file of the night; a damaged one is as good as none: its category is fitted again."""
         data = storage.read(storage.join(self.folder, name))
-        values: dict[str, Any] | None = None if data is None else json.loads(data)
-        return values
+        try:
+            values = None if data is None else json.loads(data)
+        except ValueError:
+            return None
+        return values if isinstance(values, dict) else None
 
     def _write(self, name: str, values: dict[str, Any]) -> None:
         storage.write_atomically(storage.join(self.folder, name), json.dumps(values).encode())
 
 
-def open_night(root: str, key: str) -> Night:
+def open_night(root: str, key: str, progress: Progress) -> Night:
     """Go on with a command's unfinished night, or begin a new one.
 
     Nights of other commands that nobody has gone on with for two weeks are removed.
@@ -116,15 +121,17 @@ def open_night(root: str, key: str) -> Night:
     Args:
         root: folder or ``s3://`` prefix of all nights.
         key: fingerprint of the command.
+        progress: told of what is damaged.
     """
     now = time.time()
     _remove_forgotten(root, key, now)
     folder = storage.join(root, key)
-    data = storage.read(storage.join(folder, _NIGHT))
-    if data is not None:
-        values = json.loads(data)
-        waited_for = frozenset(values["waited_for"])
-        return Night(folder, values["started_at"], waited_for, is_resumed=True)
+    began = _began(storage.join(folder, _NIGHT))
+    if began is not None:
+        return Night(folder, *began, is_resumed=True)
+    if storage.read(storage.join(folder, _NIGHT)) is not None:
+        progress.say(f"{folder}/{_NIGHT} is damaged: the night begins anew")
+        storage.remove_tree(folder)
     night = Night(folder, now, frozenset(), is_resumed=False)
     night.keep_waiting(frozenset())
     return night
@@ -132,8 +139,18 @@ def open_night(root: str, key: str) -> Night:
 
 def _remove_forgotten(root: str, key: str, now: float) -> None:
     for name in storage.list_folders(root):
-        data = storage.read(storage.join(root, name, _NIGHT))
-        if name == key or data is None:
-            continue
-        if now - float(json.loads(data)["started_at"]) > _KEPT_DAYS * _DAY_S:
+        began = None if name == key else _began(storage.join(root, name, _NIGHT))
+        if began is not None and now - began[0] > _KEPT_DAYS * _DAY_S:
             storage.remove_tree(storage.join(root, name))
+
+
+def _began(uri: str) -> tuple[float, frozenset[str]] | None:
+    """When a night began and which categories waited; None where that cannot be read."""
+    data = storage.read(uri)
+    if data is None:
+        return None
+    try:
+        values = json.loads(data)
+        return float(values["started_at"]), frozenset(map(str, values["waited_for"]))
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -34,7 +34,7 @@ def opponent_of(champion: ModelVersion, challenger: Evidence, registry: Registry
     except WeightsError:
         return Opponent(champion.version, {}, 0.0, fitted_at, "nothing")
     data = registry.read_file(champion, EVIDENCE_FILE)
-    own = Evidence(held_out={}) if data is None else Evidence.from_json(data)
+    own = _evidence(data)
     recorded = {name: own.scores[name] for name in challenger.scores if name in own.scores}
     fitted = set(own.fitted)
     others = [
@@ -49,6 +49,14 @@ def opponent_of(champion: ModelVersion, challenger: Evidence, registry: Registry
         f"{len(recorded)} scores that the champion recorded, {len(scored)} that it gave now",
         frozenset(own.held_out),
     )
+
+
+def _evidence(data: bytes | None) -> Evidence:
+    """What a champion recorded; nothing where that is of another version of nfbmr, or damaged."""
+    try:
+        return Evidence(held_out={}) if data is None else Evidence.from_json(data)
+    except (ValueError, KeyError, TypeError):
+        return Evidence(held_out={})
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ import ray.train
 from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from nfbmr.errors import FeaturesError, NfbmrError
+from nfbmr.errors import STORE_FAULTS, FeaturesError, NfbmrError, StoreError
 from nfbmr.model.runner import best_device
 from nfbmr.resources import first_cause
 from nfbmr.train.category_task import CategoryTask, FitReport
@@ -168,8 +168,12 @@ def cause_of(error: BaseException) -> Cause:
 
     if isinstance(error, FeaturesError):
         return Cause.FEATURES
+    if isinstance(error, StoreError):
+        return Cause.LOST
     if isinstance(error, NfbmrError):
         return Cause.USER
+    if isinstance(error, STORE_FAULTS):
+        return Cause.LOST  # The same command goes on from the last state.
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return Cause.MEMORY
     if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from nfbmr.config import Config
 from nfbmr.model.backbone import create_backbone
@@ -44,7 +45,8 @@ def unchanged_categories(
     entries: dict[str, list[str]] = {}
     for name, split in splits.items():
         names = {p: entry_name(hashes[p.uri], p.variant) for p in _fetched(split, config, hashes)}
-        champion = registry.find(name)
+        find = partial(registry.find, name)
+        champion = registry.patiently(find, config.run.registry_patience_s)
         if champion is None:
             continue
         is_same = (

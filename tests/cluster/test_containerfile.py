@@ -131,8 +131,5 @@ def test_the_script_that_it_copies_runs_under_its_python() -> None:
 def test_tags_in_the_examples_are_ours() -> None:
     (kustomization,) = load("kustomization.yaml")
     tags = {f"{image['newName']}:{image['newTag']}" for image in kustomization["images"]}
-    assert (
-        tags
-        == set(re.findall(r"-t (\S+)", TEXT))
-        == {f"nfbmr:{__version__}-{v}" for v in ("cuda", "cpu")}
-    )
+    examples = set(re.findall(r"-t (\S+)", TEXT))
+    assert tags <= examples == {f"nfbmr:{__version__}-{v}" for v in ("cuda", "cpu")}

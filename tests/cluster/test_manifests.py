@@ -15,8 +15,10 @@ from nfbmr import __version__
 from nfbmr.config import Config, load_config
 from tests.cluster import manifests
 from tests.cluster.manifests import CLUSTER, FOLDER, containers, load, one, pod_specs, walk
+from tests.cluster.submit_script import load_script
 
 ROOT = CLUSTER.parent
+ENDED_BADLY = load_script().ENDED_BADLY
 LOCK = (ROOT / "requirements.lock").read_text()
 
 
@@ -80,9 +82,29 @@ def test_images_are_those_that_the_kustomization_tags_with_our_version() -> None
     used = {c["image"] for c in containers()}
     assert {image for image in used if image.startswith("nfbmr")} == set(tagged)
     for name, image in tagged.items():
-        assert image["newTag"] == f"{__version__}-{name.removeprefix('nfbmr-')}"
+        version, _, variant = image["newTag"].partition("-")
+        assert version == __version__
+        assert variant in ("cuda", name.removeprefix("nfbmr-"))
+        assert (ROOT / "cluster" / f"requirements-{variant}.lock").exists(), image
     for image in used - set(tagged):
         assert re.fullmatch(r"[a-z/]+:\d[\w.-]*", image), f"{image} is not pinned to a version"
+
+
+def test_a_job_on_a_cluster_that_it_did_not_make_is_not_repeated_by_kuberay() -> None:
+    """KubeRay refuses it, and versions before deleted the cluster between two attempts."""
+    for job in (document for document in load("score.yaml") if document["kind"] == "RayJob"):
+        assert "clusterSelector" in job["spec"]
+        assert job["spec"]["backoffLimit"] == 0
+
+
+def test_a_night_that_ended_is_not_begun_again_by_its_scheduler() -> None:
+    job = one("CronJob")["spec"]["jobTemplate"]["spec"]
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"]["values"] == [ENDED_BADLY]
+    (container,) = job["template"]["spec"]["containers"]
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
 def test_the_cluster_runs_the_ray_that_is_locked() -> None:

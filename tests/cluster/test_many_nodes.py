@@ -20,6 +20,7 @@ from nfbmr.data.procedural import Factory, FactorySettings, generate_factory
 from nfbmr.registry import Registry, default_uri
 from nfbmr.score.dataset import read_scores
 from nfbmr.score.units import finished_units
+from tests.cluster.submit_script import load_script
 
 pytestmark = pytest.mark.integration
 
@@ -73,9 +74,21 @@ class Nodes:
             )
         )
 
-    def lose_oldest(self) -> None:
-        """Kill the worker node that has been there longest, with everything on it."""
+    def have(self, count: int) -> None:
+        """Start worker nodes until there are so many."""
+        while len(self.workers) < count:
+            self.add()
+
+    def replace_oldest(self, job: str) -> None:
+        """Kill the worker node that has been there longest, with everything on it; add another.
+
+        Raises:
+            AssertionError: the job had ended before.
+        """
         self.cluster.remove_node(self.workers.pop(0), allow_graceful=False)
+        status = self.client.get_job_status(job)
+        assert status == JobStatus.RUNNING, f"the job was {status.value} when the node went"
+        self.add()
 
     def submit(self, job: str, *arguments: str) -> str:
         """Submit one of ``jobs/``; returns the submission's id."""
@@ -161,6 +174,7 @@ def thresholds(work_dir: Path) -> dict[str, float]:
 def test_a_node_goes_and_one_comes_while_categories_are_fitted(
     nodes: Nodes, factory: Factory, on_one_node: Path, tmp_path: Path
 ) -> None:
+    nodes.have(2)
     table = tmp_path / "table.json"
     job = nodes.submit(
         "train.py",
@@ -168,8 +182,7 @@ def test_a_node_goes_and_one_comes_while_categories_are_fitted(
         *("--work-dir", str(tmp_path / "work"), "--json", str(table)),
     )
     assert nodes.wait(job, lambda: "flow epoch" in nodes.client.get_job_logs(job))
-    nodes.add()
-    nodes.lose_oldest()
+    nodes.replace_oldest(job)
     nodes.wait(job)
     assert [row["outcome"] for row in json.loads(table.read_text())] == ["registered"] * 2
     expected = thresholds(on_one_node / "work")
@@ -182,12 +195,36 @@ def test_a_node_goes_and_one_comes_while_an_archive_is_scored(
 ) -> None:
     output = str(tmp_path / "scores")
     work = str(on_one_node / "work")
+    nodes.have(2)
     job = nodes.submit("score.py", factory.archive, "--output", output, "--work-dir", work)
     assert nodes.wait(job, lambda: bool(finished_units(output)))
-    nodes.add()
-    nodes.lose_oldest()
+    nodes.replace_oldest(job)
     nodes.wait(job)
     assert rows(output) == rows(str(on_one_node / "scores"))
+
+
+def test_a_submitted_job_is_followed_and_a_second_of_its_name_is_the_first(
+    nodes: Nodes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    submit = load_script()
+
+    def run(name: str, code: str) -> int:
+        address = nodes.client.get_address()
+        command = ["--name", name, "--address", address, "--", sys.executable, "-c", code]
+        result: int = submit.main(command)
+        return result
+
+    assert run("good", "print('said by the job')") == 0
+    assert "said by the job" in capfd.readouterr().out
+    assert run("bad", "raise SystemExit(8)") == submit.ENDED_BADLY
+    slow = f"{sys.executable} -c 'import time; time.sleep(20)'"
+    first = nodes.client.submit_job(entrypoint=slow, metadata={submit.NAME_KEY: "night"})
+    assert submit.running_job(nodes.client, "night") == first
+    assert submit.running_job(nodes.client, "other") is None
+    before = len(nodes.client.list_jobs())
+    assert run("night", "print('never')") == 0
+    assert len(nodes.client.list_jobs()) == before
+    assert f"{first} still runs" in capfd.readouterr().out
 
 
 def rows(output: str) -> dict[str, tuple[object, ...]]:

@@ -140,6 +140,23 @@ def test_without_the_hub_the_error_says_which_setting_takes_a_file(
     assert "s3://" in str(caught.value)
 
 
+def test_a_hub_behind_a_proxy_that_denies_is_the_same_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a hub's client raises then is no OSError."""
+
+    def denied(*_: object, **__: object) -> None:
+        raise ProxyError("403 Forbidden")
+
+    monkeypatch.setattr("timm.create_model", denied)
+    with pytest.raises(WeightsError, match=r"\(ProxyError\).*backbone\.weights"):
+        create_backbone(BackboneSettings(name="mobilenetv2_100", weights="pretrained"))
+
+
+class ProxyError(Exception):
+    """As HTTP clients call it."""
+
+
 def test_the_embedded_weights_belong_to_the_small_network_alone() -> None:
     with pytest.raises(WeightsError, match="nfbmr_small"):
         create_backbone(BackboneSettings(name="resnet18", weights="embedded"))

@@ -11,7 +11,7 @@ import torch
 
 from nfbmr.errors import WeightsError
 from nfbmr.model.backbone import BackboneSettings, create_backbone
-from nfbmr.model.weights import read_weights, state_hash
+from nfbmr.model.weights import parse_weights, read_weights, state_hash
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +103,12 @@ def test_the_hash_sees_values_names_types_and_shapes() -> None:
     assert state_hash(state, ["a"]) != reference
     for other in (torch.arange(4.0) + 1, torch.arange(4.0).view(2, 2), torch.arange(4).int()):
         assert state_hash({**state, "a": other}, ["a", "b"]) != reference
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("mean", "[0.5, 0.5, 0.5]"), ("std", "1"), ("kwargs", "{"), ("kwargs", "[]")]
+)
+def test_a_header_that_says_something_else_is_a_sentence(key: str, value: str) -> None:
+    data = safetensors.torch.save({"x": torch.zeros(1)}, {key: value})
+    with pytest.raises(WeightsError, match=r"odd\.safetensors is not a readable"):
+        parse_weights(data, "odd.safetensors")

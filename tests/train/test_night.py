@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from nfbmr import storage
+from nfbmr.progress import Progress
 from nfbmr.train.night import open_night
+
+QUIET = Progress(quiet=True)
 
 
 @pytest.fixture(params=["disk", "object store"])
@@ -17,7 +20,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_the_same_command_goes_on_until_the_night_is_closed(root: str) -> None:
-    night = open_night(root, "command")
+    night = open_night(root, "command", QUIET)
     assert not night.is_resumed
     fit = night.fit_name("bottle", "0123456789abcdef0123")
     assert night.result(fit) is None
@@ -25,37 +28,52 @@ def test_the_same_command_goes_on_until_the_night_is_closed(root: str) -> None:
     storage.write_atomically(storage.join(night.runs, "run-1", "checkpoint", "x"), b"detector")
     night.note_fitted(fit, "run-1", storage.join(night.runs, "run-1", "checkpoint"))
 
-    again = open_night(root, "command")
+    again = open_night(root, "command", QUIET)
     assert again.is_resumed
     assert again.started_at == night.started_at
     noted = again.fitted(fit)
     assert noted is not None
     assert storage.read(storage.join(noted["checkpoint"], "x")) == b"detector"
     again.note_result(fit, {"version": "7"})
-    assert open_night(root, "command").result(fit) == {"version": "7"}
-    assert open_night(root, "command").result(again.fit_name("bottle", "other")) is None
+    assert open_night(root, "command", QUIET).result(fit) == {"version": "7"}
+    assert open_night(root, "command", QUIET).result(again.fit_name("bottle", "other")) is None
     left = storage.list_tree(again.folder)
     assert set(left) == {"night.json", f"{fit}.result.json"}, "states and runs are removed"
 
-    assert not open_night(root, "another command").is_resumed
+    assert not open_night(root, "another command", QUIET).is_resumed
     again.close()
-    assert not open_night(root, "command").is_resumed
+    assert not open_night(root, "command", QUIET).is_resumed
 
 
 def test_categories_that_had_to_wait_are_remembered(root: str) -> None:
-    open_night(root, "command").keep_waiting(frozenset({"cable", "bottle"}))
-    assert open_night(root, "command").waited_for == {"bottle", "cable"}
+    open_night(root, "command", QUIET).keep_waiting(frozenset({"cable", "bottle"}))
+    assert open_night(root, "command", QUIET).waited_for == {"bottle", "cable"}
 
 
 def test_a_night_that_nobody_goes_on_with_is_removed_after_two_weeks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = str(tmp_path)
-    open_night(root, "abandoned")
+    open_night(root, "abandoned", QUIET)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 13 * 86400)
-    open_night(root, "yesterday's")
+    open_night(root, "yesterday's", QUIET)
     assert storage.list_folders(root) == ["abandoned", "yesterday's"]
     monkeypatch.setattr(time, "time", lambda: now + 15 * 86400)
-    open_night(root, "today's")
+    open_night(root, "today's", QUIET)
     assert storage.list_folders(root) == ["today's", "yesterday's"]
+
+
+def test_damaged_files_of_a_night_are_as_good_as_none(root: str) -> None:
+    night = open_night(root, "command", QUIET)
+    night.note_result("bottle.1", {"version": "7"})
+    storage.write_atomically(storage.join(night.folder, "bottle.1.result.json"), b"{cut o")
+    storage.write_atomically(storage.join(night.folder, "cable.1.fitted.json"), b"[]")
+    again = open_night(root, "command", QUIET)
+    assert again.is_resumed
+    assert again.result("bottle.1") is None
+    assert again.fitted("cable.1") is None
+    for damage in (b"", b"[1]", b'{"started_at": "soon", "waited_for": []}', b'{"started_at": 1}'):
+        storage.write_atomically(storage.join(root, "command", "night.json"), damage)
+        open_night(root, "another", QUIET)
+        assert not open_night(root, "command", QUIET).is_resumed

@@ -8,7 +8,12 @@ from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
 from nfbmr.gate_settings import GateSettings
 from nfbmr.settings import CalibrationSettings
-from nfbmr.train.split import labelled_pictures, split_normals
+from nfbmr.train.split import (
+    labelled_pictures,
+    needed_to_calibrate,
+    split_normals,
+    topped_up,
+)
 
 SETTINGS = CalibrationSettings(held_out_share=0.2, false_alarm_rate=0.05)
 
@@ -128,3 +133,21 @@ def test_of_many_labelled_pictures_a_fixed_share_of_each_kind_is_used() -> None:
     assert [s.is_defective for s in chosen].count(True) == 10
     assert [s.is_defective for s in chosen].count(False) == 90
     assert labelled_pictures(labelled(900, 100)[::-1], "bottle", settings) == chosen
+
+
+def test_held_out_pictures_that_cannot_be_read_are_made_up_for() -> None:
+    """Only as many as the rate needs; where nothing is left to take them from, it says so."""
+    samples = [Sample(f"/d/{n:03d}.png", "bottle", "train") for n in range(100)]
+    settings = CalibrationSettings(false_alarm_rate=0.05, held_out_share=0.2, folds=1)
+    split = split_normals(samples, "bottle", settings, 0)
+    needed = needed_to_calibrate(settings)
+    assert (len(split.held_out), needed) == (20, 19)
+    lost = [sample.uri for sample in split.held_out[:3]]
+    assert topped_up(split, lost[:1], settings) == split
+    whole = topped_up(split, lost, settings)
+    readable = [sample for sample in whole.held_out if sample.uri not in lost]
+    assert len(readable) == needed
+    assert len(whole.fit) == len(split.fit) - 2
+    assert sorted(s.uri for s in whole.pictures) == sorted(s.uri for s in split.pictures)
+    with pytest.raises(DataError, match="1 of 20 pictures to calibrate with can be read"):
+        topped_up(split, [s.uri for s in [*split.held_out[1:], *split.fit]], settings)
