@@ -28,6 +28,7 @@ from nfbmr.store_faults import (
 )
 
 _DELETERS = 16
+_PARTIAL = ".partial"
 _S3_PROTOCOLS = ("s3://", "s3a://")
 # botocore would wait a minute for an answer, five times, and s3fs lets it do so five times.
 _S3_WAITS = {
@@ -90,12 +91,22 @@ def write_atomically(uri: str, data: bytes, patience_s: float = PATIENCE_S) -> N
 
 def _replace_local(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    partial = _partial(target)
     try:
         partial.write_bytes(data)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(target: Path) -> Path:
+    """A name beside a file, under which it is written before it appears under its own."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}{_PARTIAL}")
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file is what a process that was killed while it wrote has left behind."""
+    return name.startswith(".") and name.endswith(_PARTIAL)
 
 
 def write_new(uri: str, data: bytes) -> bool:
@@ -118,7 +129,7 @@ def write_new(uri: str, data: bytes) -> bool:
         return True
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    partial = _partial(target)
     partial.write_bytes(data)
     try:
         os.link(partial, target)
@@ -148,7 +159,7 @@ def open_atomically(uri: str) -> Iterator[BinaryIO]:
     if isinstance(fs, LocalFileSystem):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+        partial = _partial(target)
         try:
             with partial.open("wb") as file:
                 yield file

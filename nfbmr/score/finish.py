@@ -67,15 +67,15 @@ def finish(
                 f"The data set in {output} has {tally.rows} rows, the plan {plan.pictures}: remove "
                 "its folder data and run the same command again."
             )
+        summary = _summary(plan, output, tally, settings, work, started)
+        record_finished(summary, {**lineage(plan), "files": names})
     except (OutputError, OSError):
-        # Another driver that finished the run drops the units that this one still reads.
+        # Another driver that finished the run drops what this one still reads and writes.
         if read_marker(output) is None:
             raise
         progress.say(f"{output} was finished by another driver of the same run")
         remove_leftovers(output)
         return ScoringSummary.of_earlier(finished_marker(output)["run"])
-    summary = _summary(plan, output, tally, settings, work, started)
-    record_finished(summary, {**lineage(plan), "files": names})
     remove_leftovers(output)
     remove_other_plans(plan, output)
     for warning in summary.warnings():

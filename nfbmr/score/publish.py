@@ -80,3 +80,5 @@ def remove_leftovers(output: str) -> None:
     for name in storage.list_folders(output):
         if name.startswith(_MERGE_PREFIX):
             storage.remove_tree(storage.join(output, name))
+    partial = [name for name in storage.list_names(output) if storage.is_partial(name)]
+    storage.remove_files(output, partial)

@@ -29,6 +29,7 @@ from nfbmr.score.plan_files import (
     PLAN_FOLDER,
     PlanWriter,
     load_plan,
+    remove_other_plans,
 )
 from nfbmr.score.publish import remove_leftovers
 from nfbmr.score.sources import list_sources
@@ -107,6 +108,7 @@ def _score(
     if marker is not None:
         progress.say(f"{output} is finished already: {marker['pictures']} pictures")
         remove_leftovers(output)
+        remove_other_plans(plan, output)
         return ScoringSummary.of_earlier(finished_marker(output)["run"])
     started = time.monotonic()
     schema = plan_schema(plan, settings.output.map_type)

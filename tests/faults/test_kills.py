@@ -17,6 +17,7 @@ from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 
 from nfbmr.score.dataset import read_marker, read_scores
+from nfbmr.score.plan_files import load_plan
 from nfbmr.score.units import finished_units, read_unit
 from tests.faults.conftest import PICTURES, UNIT_SIZE, Plant, Rows, assert_same, rows_of
 from tests.faults.driver import PATIENCE_S, Driver
@@ -52,13 +53,22 @@ def test_while_planning(
     aside = tmp_path / "aside"
     steps = driver.run([*plant.argv(plant.tar, str(aside)), "--dry-run"], str(aside)).file_events
     assert steps >= POINTS
-    output = str(tmp_path / "scores")
-    argv = plant.argv(plant.tar, output)
+    whole = load_plan(str(aside))
+    assert whole is not None
     for event in sorted(random.Random(0).sample(range(steps), POINTS)):
-        killed_at(cluster, environment, argv, output, event)
-        assert finished_units(output) == set()
+        output = str(tmp_path / f"scores-{event}")
+        argv = plant.argv(plant.tar, output)
+        killed_at(cluster, environment, [*argv, "--dry-run"], output, event)
+        assert driver.run([*argv, "--dry-run"]).code == 0
+        plan = load_plan(output)
+        assert plan is not None
+        assert plan.units == whole.units
     assert driver.run(argv).code == 0
     assert_same(rows_of(output), undisturbed)
+    left = {path.name for path in Path(output, "_plan").iterdir()}
+    kinds = ("pictures", "units", "plan", "indexes")
+    assert {name.partition("-")[0].partition(".")[0] for name in left} <= set(kinds)
+    assert not [name for name in left if "-" in name and plan.run_id not in name]
 
 
 def test_while_merging_marking_and_cleaning_up(

@@ -3,6 +3,7 @@
 Runs go through real Ray workers to a real object store, behind a proxy that fails.
 """
 
+import itertools
 import uuid
 from collections.abc import Mapping
 
@@ -152,8 +153,10 @@ def test_a_store_that_goes_out_for_longer_than_patience_ends_the_run_and_loses_n
     """Pictures lie in the store, rows on the disk of this machine's plan: both must survive."""
     argv = plant.argv(f"{stored}/pictures", output, IMPATIENT)
 
+    reads = itertools.count()
+
     def out(request: Request) -> Fault | None:
-        return faulty.reset if is_picture_read(request) and request.number > 110 else None
+        return faulty.reset if is_picture_read(request) and next(reads) > PICTURES / 3 else None
 
     with proxy.faults(out):
         ends_with_a_sentence(driver.run(argv), "cannot be read")
