@@ -10,12 +10,15 @@ STAMP  := $(VENV)/.installed
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
+# Progress for people; a log would get a line for each of hundreds of packages.
+QUIET := $(shell test -t 2 || echo --quiet)
+
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"nfbmr needs Python 3.11 to 3.13, but $(PYTHON) is {v.major}.{v.minor}; name another one: make PYTHON=python3.11 ...")'
 	@echo "== Installing the locked packages into $(VENV) (about 6 GB; a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	@$(BIN)/uv pip sync --quiet --system-certs --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip sync $(QUIET) --system-certs --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

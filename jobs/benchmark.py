@@ -71,11 +71,12 @@ def machine() -> dict[str, object]:
 
 
 def _finish(result: dict[str, object], file: str | None) -> int:
+    """Write and print the object; the exit code says whether what was asked of it holds."""
     line = json.dumps({**result, "machine": machine()})
     if file:
         Path(file).write_text(line + "\n")
     print(line)
-    return 0
+    return int(result.get("passed") is False)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -147,7 +147,9 @@ def tenth(samples: list[MemorySample], number: int) -> dict[str, float]:
     """
     total = max(sample.pictures for sample in samples)
     low, high = total * number / 10, total * (number + 1) / 10
-    chosen = [sample for sample in samples if low < sample.pictures <= high and sample.workers]
+    # Once all pictures are scored, merging begins and the actors go: that is no tenth of the run.
+    working = [sample for sample in samples if sample.workers and sample.pictures < total]
+    chosen = [sample for sample in working if low < sample.pictures <= high]
     if not chosen:
         raise DataError(
             f"No sample of memory fell into tenth {number + 1} of the run: ask for more --pictures."

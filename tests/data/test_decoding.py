@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,21 @@ def test_16_bit_grey_is_scaled_by_a_fixed_range(fmt: str) -> None:
     np.testing.assert_array_equal(decoded, np.stack([expected] * 3, -1))
     dark = decode_rgb(encode(Image.fromarray(values[:4, :4].copy()), fmt))
     assert dark.max() == 3, "a dark picture must not be stretched"
+
+
+def test_16_bit_colour_keeps_the_high_byte() -> None:
+    """A PNG made by hand: Pillow writes none of 16-bit colour."""
+    values_HWC = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values_HWC)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    header = struct.pack(">IIBBBBB", 7, 5, 16, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    assert np.array_equal(decode_rgb(data), values_HWC >> 8)
 
 
 def test_big_endian_16_bit_tiff() -> None:

@@ -44,6 +44,18 @@ def test_evaluate_twice_reuses_the_scores_and_other_models_make_new_ones(
     assert len(list((tmp_path / "out").glob("scores-*"))) == 2
     markdown = (tmp_path / "out" / "evaluation.md").read_text()
     assert markdown.startswith("| category |")
+    kept = (tmp_path / "out" / "evaluation.json").read_bytes()
+    capsys.readouterr()
+    assert jobs.evaluate.main([*arguments, "--categories", names[0]]) == 7
+    assert "already holds the evaluation of" in capsys.readouterr().err
+    assert (tmp_path / "out" / "evaluation.json").read_bytes() == kept
+    page = ["--scores", str(tmp_path / "out"), "--output", str(tmp_path / "page.html")]
+    for _ in range(2):
+        assert jobs.report.main(page) == 0
+    assert "AUPRO" in (tmp_path / "page.html").read_text()
+    (tmp_path / "page.html").write_text("<p>mine</p>")
+    assert jobs.report.main(page) == 7
+    assert (tmp_path / "page.html").read_text() == "<p>mine</p>"
 
 
 def test_a_night_in_which_nothing_changed(

@@ -13,7 +13,7 @@ from nfbmr.score.units import finished_units
 from tests.faults.conftest import Plant, Rows, assert_same, rows_of
 from tests.faults.driver import Driver
 
-# Run by hand (make test-slow) until they have passed on a quiet machine.
+# Minutes each: make test-slow.
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 

@@ -12,7 +12,7 @@ from tests.faults.driver import Driver
 from tests.faults.test_kills import dawdling, wait_for_units
 from tests.services.faulty_proxy import FaultyProxy
 
-# Run by hand (make test-slow) until they have passed on a quiet machine.
+# Minutes each: make test-slow.
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 

@@ -157,7 +157,7 @@ def lies(data: bytes, victim: str, length: int, other_offset: int) -> dict[str, 
     }
 
 
-@pytest.mark.slow  # runs by hand until it has passed on a quiet machine
+@pytest.mark.slow  # a minute: make test-slow
 def test_a_zip_with_a_lying_directory_gives_an_error_row_for_each_lie(
     driver: Driver, plant: Plant, tmp_path: Path, undisturbed: Rows
 ) -> None:

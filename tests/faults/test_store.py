@@ -21,7 +21,7 @@ from tests.services.faulty_proxy import Choose, Fault, FaultyProxy, Request, som
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("here")]
 
 
-# Run by hand (make test-slow) until they have passed on a quiet machine.
+# Minutes each: make test-slow.
 by_hand = pytest.mark.slow
 
 PATIENT = "run.store_patience_s=40"

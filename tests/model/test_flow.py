@@ -56,9 +56,10 @@ def test_inverse_undoes_forward(
     ).to(dtype)
     y_BCHW = torch.randn(3, channels, height, width, dtype=dtype)
     with torch.no_grad():
-        z_BCHW, _ = flow(y_BCHW)
+        z_BCHW, log_det_B = flow(y_BCHW)
         assert z_BCHW.shape == y_BCHW.shape
         assert (z_BCHW - y_BCHW).abs().max() > 1e-3
+        assert log_det_B.abs().max() > 1e-6, "more than a permutation of the channels"
         assert (flow.inverse(z_BCHW) - y_BCHW).abs().max() <= tolerance
 
 

@@ -4,6 +4,7 @@ What they ask of the store is what the policies in ``cluster/policies`` allow, n
 and no secret is in anything that they write: objects, files, the registry, logs, messages.
 """
 
+import gzip
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
@@ -179,14 +182,38 @@ def everything_written(run: Run) -> Iterator[tuple[str, bytes]]:
         yield name, store.cat_file(name)
 
 
+def contents(data: bytes) -> bytes:
+    """A file's bytes, with what is packed in them."""
+    if data.startswith(b"\x1f\x8b"):
+        return data + gzip.decompress(data)
+    if data.startswith(b"PAR1"):
+        table = pq.read_table(pa.BufferReader(data))
+        packed = [value for column in table.columns for value in column.to_pylist()]
+        return data + repr([packed, table.schema.metadata, table.schema]).encode()
+    return data
+
+
+def test_the_search_looks_into_what_is_packed() -> None:
+    secret = SECRETS["AWS_SECRET_ACCESS_KEY"]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"error": [secret] * 100}), sink, compression="zstd")
+    in_metadata = pa.BufferOutputStream()
+    table = pa.table({"error": ["x"]}).replace_schema_metadata({"key": secret})
+    pq.write_table(table, in_metadata, compression="zstd")
+    packed = [sink.getvalue().to_pybytes(), gzip.compress(secret.encode() * 3)]
+    for data in (*packed, in_metadata.getvalue().to_pybytes()):
+        assert secret.encode() in contents(data)
+
+
 def test_no_secret_is_in_anything_that_was_written_or_printed(run: Run) -> None:
     assert "no-such-bucket" in run.output
     assert "127.0.0.1:9" in run.output
     names = []
     for name, data in [*everything_written(run), ("what was printed", run.output.encode())]:
         names.append(name)
+        found = contents(data)
         for variable, secret in SECRETS.items():
-            assert secret.encode() not in data, f"{variable} is in {name}"
+            assert secret.encode() not in found, f"{variable} is in {name}"
     written = "\n".join(names)
     for place in ("scores/1/_plan/", "scores/1/_SUCCESS", "mlflow.db", "mlflow/", "logs/"):
         assert place in written, f"nothing was written to {place}: the test looks at too little"

@@ -83,6 +83,15 @@ def test_the_flow_does_not_change_while_the_mapper_is_fitted() -> None:
         assert torch.equal(tensor, both.flow.state_dict()[name]), name
 
 
+def test_a_fitted_flow_inverts_in_float32() -> None:
+    heads, _ = fit(features())
+    with torch.inference_mode():
+        y_NCHW = heads.standardizer(features(8, seed=1))
+        z_NCHW, log_det_N = heads.flow(y_NCHW)
+        assert log_det_N.abs().max() > 1
+        assert (heads.flow.inverse(z_NCHW) - y_NCHW).abs().max() <= 1e-4
+
+
 def test_the_constant_schedule_is_the_papers() -> None:
     """The rate stays, where the one-cycle schedule's changes with every step."""
     module = torch.nn.Linear(2, 2)
