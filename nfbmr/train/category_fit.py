@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -240,9 +241,14 @@ def _calibration_maps(
     def load(entries: Sequence[str]) -> Tensor:
         return _load(task, entries)
 
+    numbers = itertools.count()
+
     def fit(entries: Sequence[str]) -> Heads:
+        """One fold; its state is kept like that of the fit on all pictures."""
         stay = [entry for entry in entries if entry not in left_out]
-        return _fit(task, stay, device, workers=Workers())
+        losses: list[EpochLosses] = []
+        keeper = _checkpoint(task, f"fold-{next(numbers)}", losses)
+        return _fit(task, stay, device, losses.append, Workers(), keeper)
 
     if task.folds == 0:
         return held_out_maps(heads, load, task.held_out_entries, task.synthetic_entries, device)

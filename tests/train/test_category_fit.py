@@ -13,6 +13,8 @@ from nfbmr.model.scoring import image_scores
 from nfbmr.train.category_fit import CategoryTask, FitReport, fit_category
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.fit import EpochLosses, fit_heads
+from nfbmr.train.fit_checkpoint import FitCheckpoint
+from nfbmr.train.fit_state import StageState
 from nfbmr.train.held_out_maps import anomaly_maps
 from tests.train.test_fit import SHAPE, features
 
@@ -123,3 +125,39 @@ def test_a_missing_feature_names_the_category(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(FeaturesError, match=r"Category 'bottle'.*0003"):
         fit_category(broken, tmp_path / "out")
+
+
+class CutError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def test_a_fold_that_was_cut_short_goes_on_from_its_last_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three fits of four epochs follow the one on all pictures; the cut is in the second of them."""
+    folded = task(tmp_path / "cache", 24, 0, 3)
+    expected = fit_category(folded, tmp_path / "undisturbed")
+    assert expected is not None
+    night = replace(CONFIG.night, checkpoint_interval_s=0)
+    folded = replace(
+        folded, config=replace(CONFIG, night=night), state_root=str(tmp_path / "states")
+    )
+    kept: list[str] = []
+    keep = FitCheckpoint.keep
+
+    def counted(self: FitCheckpoint, state: StageState) -> None:
+        keep(self, state)
+        kept.append(str(self.uri).rpartition("/")[2])
+        if len(kept) == 10:
+            raise CutError
+
+    monkeypatch.setattr(FitCheckpoint, "keep", counted)
+    with pytest.raises(CutError):
+        fit_category(folded, tmp_path / "cut")
+    names = [f"{name}.safetensors" for name in ("fit", "fold-0", "fold-1", "fold-2")]
+    assert [kept.count(name) for name in names] == [4, 4, 2, 0]
+    again = fit_category(folded, tmp_path / "again")
+    assert [kept.count(name) for name in names] == [4, 4, 4, 4]
+    assert again is not None
+    assert again.threshold == expected.threshold
+    assert again.synthetic_aurocs == expected.synthetic_aurocs
