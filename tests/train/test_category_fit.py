@@ -134,7 +134,7 @@ class CutError(Exception):
 def test_a_fold_that_was_cut_short_goes_on_from_its_last_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three fits of four epochs follow the one on all pictures; the cut is in the second of them."""
+    """Three fits of four epochs follow the one on all pictures; the second of them is cut."""
     folded = task(tmp_path / "cache", 24, 0, 3)
     expected = fit_category(folded, tmp_path / "undisturbed")
     assert expected is not None
