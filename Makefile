@@ -32,7 +32,7 @@ test: $(STAMP) chromium ## linters, types, and every test that is not marked slo
 	@$(BIN)/python -m pytest -m "not slow and not integration"
 
 test-integration: $(STAMP) services ## the tests with real services: an object store that fails, a database
-	@$(BIN)/python -m pytest -m "integration and not slow"
+	@$(BIN)/python -m pytest -m "integration and not slow" --durations=15
 
 test-slow: $(STAMP) chromium services ## the tests that take minutes
 	@$(BIN)/python -m pytest -m slow

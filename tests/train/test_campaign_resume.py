@@ -15,7 +15,8 @@ from nfbmr.train.fit_state import StageState
 from tests.conftest import Trained
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.integration
+# Minutes each: make test-slow.
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 TIMEOUT_S = 500
 # So many that the workers of a killed driver, which live on for seconds, do not finish the fit.
 MAPPER_EPOCHS = 100
