@@ -37,6 +37,7 @@ from nfbmr.errors import OutputError
 from nfbmr.plain_columns import plain
 from nfbmr.score.parts import CATEGORY
 from nfbmr.score.schema import COLUMN_NAMES
+from nfbmr.store_faults import retried
 
 DATA_FOLDER = "data"
 MARKER = "_SUCCESS"
@@ -103,6 +104,10 @@ def files_dataset(output: str, names: Sequence[str]) -> ds.Dataset:
         output: of the run.
         names: of the files below the data folder, at least one.
     """
+    return retried(lambda: _dataset(output, names))
+
+
+def _dataset(output: str, names: Sequence[str]) -> ds.Dataset:
     fs, path = storage.file_system(data_uri(output))
     paths = [f"{path}/{name}" for name in names]
     schema = pq.read_schema(paths[0], filesystem=fs)
@@ -129,7 +134,7 @@ def read_scores(output: str) -> pa.Table:
     Raises:
         OutputError: there is no finished run.
     """
-    table = scores_dataset(output).to_table()
+    table = retried(lambda: scores_dataset(output).to_table())
     index = table.schema.get_field_index(CATEGORY)
     field = table.schema.field(CATEGORY).with_nullable(False)
     return table.set_column(index, field, pc.fill_null(table.column(CATEGORY), ""))

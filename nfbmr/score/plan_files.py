@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -221,6 +221,11 @@ def _open(output: str, name: str) -> pq.ParquetFile:
     return plain(pq.ParquetFile(fs.open(path, "rb", block_size=_BLOCK_BYTES), pre_buffer=False))
 
 
+def _read_whole(output: str, name: str) -> pa.Table:
+    with _open(output, name) as file:
+        return file.read()
+
+
 def planned_table(plan: Plan, output: str, uris: Collection[str] | None = None) -> pa.Table:
     """Pictures of a saved plan: rows of ``PICTURES``, sorted by category.
 
@@ -232,8 +237,7 @@ def planned_table(plan: Plan, output: str, uris: Collection[str] | None = None) 
     wanted = None if uris is None else pa.array(sorted(uris), pa.large_string())
     tables = [PICTURES.empty_table()]
     for group in range(0, plan.units.row_groups, _GROUPS_PER_FILE):
-        with _open(output, _pictures_name(plan.run_id, group)) as file:
-            table = file.read()
+        table = retried(partial(_read_whole, output, _pictures_name(plan.run_id, group)))
         if wanted is not None:
             table = table.filter(pc.is_in(table.column("image_uri"), value_set=wanted))
         tables.append(table)

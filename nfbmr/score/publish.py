@@ -57,9 +57,9 @@ def publish(output: str, folder: str, names: Sequence[str]) -> None:
         return
     with ThreadPoolExecutor(_COPIES, thread_name_prefix="nfbmr-publish") as pool:
         list(pool.map(lambda name: _copy(fs, f"{path}/{name}", f"{target}/{name}"), names))
-    for name in set(published_files(output)) - set(names):
-        if is_part(name):  # Of a merge with other settings; whatever else is there stays.
-            fs.rm_file(f"{target}/{name}")
+    # Those of a merge with other settings; whatever else is there stays.
+    others = [name for name in set(published_files(output)) - set(names) if is_part(name)]
+    storage.remove_files(data_uri(output), others)
     storage.remove_tree(folder)
 
 
@@ -69,9 +69,7 @@ def _copy(fs: AbstractFileSystem, source: str, target: str) -> None:
 
 def published_files(output: str) -> list[str]:
     """Names of the files below the data folder, sorted."""
-    fs, path = storage.file_system(data_uri(output))
-    fs.invalidate_cache()
-    return sorted(found.removeprefix(path).lstrip("/") for found in fs.find(path))
+    return sorted(storage.list_tree(data_uri(output)))
 
 
 def remove_leftovers(output: str) -> None:

@@ -15,6 +15,7 @@ from nfbmr.errors import OutputError
 from nfbmr.score.dataset import files_dataset
 from nfbmr.score.parts import CATEGORY
 from nfbmr.score.schema import ERROR, OK
+from nfbmr.store_faults import retried
 
 _COLUMNS = [CATEGORY, "status", "error_kind", "p_value", "calibration_size"]
 
@@ -69,6 +70,10 @@ def tally_scores(output: str, names: Sequence[str]) -> Tally:
         output: of the run.
         names: of the files below the data folder.
     """
+    return retried(lambda: _tally(output, names))
+
+
+def _tally(output: str, names: Sequence[str]) -> Tally:
     tally = Tally()
     for batch in files_dataset(output, names).to_batches(
         columns=_COLUMNS, batch_readahead=4, fragment_readahead=1

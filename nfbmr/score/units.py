@@ -21,7 +21,7 @@ from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.plain_columns import plain
 from nfbmr.score.schema import ERROR
-from nfbmr.store_faults import PATIENCE_S, store_sentences
+from nfbmr.store_faults import PATIENCE_S, retried, store_sentences
 
 UNITS_FOLDER = "_units"
 _SUFFIX = ".parquet"
@@ -62,9 +62,14 @@ def read_failed(output: str, unit: str) -> int:
     """
     uri = storage.join(output, UNITS_FOLDER, unit + _SUFFIX)
     fs, path = storage.file_system(uri)
-    with _damage(uri), fs.open(path, "rb") as file:
-        metadata = pq.read_schema(file).metadata or {}
-        return int(metadata.get(_FAILED, b"0"))
+
+    def read() -> int:
+        with fs.open(path, "rb") as file:
+            metadata = pq.read_schema(file).metadata or {}
+            return int(metadata.get(_FAILED, b"0"))
+
+    with _damage(uri):
+        return retried(read)
 
 
 @contextmanager
