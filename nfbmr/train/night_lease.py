@@ -47,8 +47,9 @@ def held(uri: str, what: str, progress: Progress) -> Iterator[None]:
     finally:
         done.set()
         renewing.join()
-        if _holder(uri).get("id") == lease["id"]:
-            storage.remove_files(*_split(uri))
+        with suppress(*STORE_FAULTS, StoreError):  # Left behind, it holds nothing for long.
+            if _holder(uri).get("id") == lease["id"]:
+                storage.remove_files(*_split(uri))
 
 
 def _split(uri: str) -> tuple[str, list[str]]:
