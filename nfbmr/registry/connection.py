@@ -60,7 +60,7 @@ class Connection:
         self.uri = uri
         self._client: MlflowClient | None = None
         self._gone_since: float | None = None
-        self._last_asked = 0.0
+        self._last_failed = 0.0
 
     @property
     def client(self) -> MlflowClient:
@@ -94,21 +94,18 @@ class Connection:
             RegistryError: it refused.
         """
         pause_s = _FIRST_PAUSE_S
+        if time.monotonic() - self._last_failed > _FORGOTTEN_AFTER_S:
+            self._gone_since = None  # It may have come back since, and gone away again.
         while True:
             try:
                 result = operation()
             except RegistryUnavailableError:
                 now = time.monotonic()
                 self._gone_since = self._gone_since or now
+                self._last_failed = now
                 left_s = self._gone_since + patience_s - now
                 if left_s <= 0:
-                    if now - self._last_asked > _FORGOTTEN_AFTER_S:
-                        # Nobody asked for long: it may have come back and gone away again.
-                        self._gone_since, self._last_asked = None, now
-                        continue
-                    self._last_asked = now
                     raise
-                self._last_asked = now
                 time.sleep(min(pause_s, left_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:

@@ -54,7 +54,7 @@ class ListingStore:
                 return _from_parquet(data)
         listing = list_slice(lister, name)
         # Another driver of the run that has its plan removes the folder: nothing is lost.
-        with suppress(OSError):
+        with suppress(FileNotFoundError):
             storage.write_atomically(uri, _to_parquet(listing))
         return listing
 

@@ -49,12 +49,8 @@ def held(uri: str, what: str, progress: Progress) -> Iterator[None]:
         renewing.join()
         with suppress(*STORE_FAULTS, StoreError):  # Left behind, it holds nothing for long.
             if _holder(uri).get("id") == lease["id"]:
-                storage.remove_files(*_split(uri))
-
-
-def _split(uri: str) -> tuple[str, list[str]]:
-    folder, _, name = uri.rpartition("/")
-    return folder, [name]
+                folder, _, name = uri.rpartition("/")
+                storage.remove_files(folder, [name])
 
 
 def _take(uri: str, lease: dict[str, Any], what: str, progress: Progress) -> None:
