@@ -107,6 +107,8 @@ def _renew(uri: str, lease: dict[str, Any], done: threading.Event) -> None:
     while not done.wait(_RENEWED_EVERY_S):
         renewals += 1
         with suppress(*STORE_FAULTS, StoreError):  # A busy store: the next renewal comes soon.
+            if _holder(uri).get("id", lease["id"]) != lease["id"]:
+                return  # This process stood still for so long that another took over.
             storage.write_atomically(uri, _bytes(lease, renewals))
 
 
