@@ -8,16 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import torch
-
-from nfbmr import __version__
 from nfbmr.benchmark.commands.ablation import add_ablation
 from nfbmr.benchmark.commands.accuracy import add_accuracy
 from nfbmr.benchmark.commands.fit import add_fit
@@ -26,6 +22,7 @@ from nfbmr.benchmark.commands.plan import add_plan
 from nfbmr.benchmark.commands.scale import add_scale
 from nfbmr.benchmark.commands.soak import add_soak
 from nfbmr.benchmark.commands.throughput import add_throughput
+from nfbmr.benchmark.machine import machine
 from nfbmr.cli import run_job
 from nfbmr.session import ray_session
 
@@ -56,18 +53,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(kinds)
     return parser
-
-
-def machine() -> dict[str, object]:
-    """What was measured on."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "gpus": gpus,
-        "torch": torch.__version__,
-        "nfbmr": __version__,
-    }
 
 
 def _finish(result: dict[str, object], file: str | None) -> int:

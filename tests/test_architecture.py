@@ -50,6 +50,7 @@ ALLOWED = {
     | SETTINGS
     | MIDDLE
     | {"nfbmr.metrics", "nfbmr.published", "nfbmr.cli"},
+    "nfbmr.demo": BELOW | SETTINGS | MIDDLE,
     "nfbmr.pyfunc": FOUNDATION | {"nfbmr.model", "nfbmr.data", "nfbmr.score"},
     "nfbmr.models_cli": BELOW | SETTINGS | MIDDLE | {"nfbmr.cli"},
     "nfbmr.cli": BELOW | SETTINGS | MIDDLE | {"nfbmr.models_cli"},
@@ -134,7 +135,12 @@ def test_parquet_is_read_as_plain_columns() -> None:
 def test_a_job_is_thin() -> None:
     """A job parses arguments and calls nfbmr: it has no torch loop and no Ray of its own."""
     for path in ROOT.glob("jobs/*.py"):
-        assert not any(is_within(n, "ray") for n in imports(path)), path
+        assert not any(is_within(n, "ray") or is_within(n, "torch") for n in imports(path)), path
+        tree = ast.parse(path.read_text())
+        assert not [n for n in tree.body if isinstance(n, ast.ClassDef)], path
+        functions = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+        public = {name for name in functions if not name.startswith("_")}
+        assert {name for name in public if not name.endswith("_table")} <= {"main"}, path
 
 
 def test_the_top_level_holds_what_the_project_says() -> None:
