@@ -13,17 +13,13 @@ from typing import Any
 import fsspec
 
 from nfbmr.errors import ConfigError
+from nfbmr.fit_settings import CalibrationSettings, FitSettings
 from nfbmr.gate_settings import GateSettings
 from nfbmr.model.backbone import BackboneSettings
 from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import HeadsSettings
 from nfbmr.model.mapper import MapperSettings
-from nfbmr.settings import (
-    CalibrationSettings,
-    FitSettings,
-    NightSettings,
-    RunSettings,
-)
+from nfbmr.settings import NightSettings, RunSettings
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ REGISTRY = {"nfbmr.registry", "nfbmr.model_version"}
 BELOW = FOUNDATION | PLUMBING | REGISTRY | {"nfbmr.model", "nfbmr.data"}
 SETTINGS = {
     "nfbmr.settings",
+    "nfbmr.fit_settings",
     "nfbmr.gate_settings",
     "nfbmr.config",
     "nfbmr.resources",
@@ -37,10 +38,11 @@ ALLOWED = {
     "nfbmr.registry": FOUNDATION | PLUMBING | {"nfbmr.model_version", "nfbmr.model", "nfbmr.data"},
     "nfbmr.resources": FOUNDATION | {"nfbmr.settings"},
     "nfbmr.session": FOUNDATION | {"nfbmr.process_memory"},
-    "nfbmr.settings": FOUNDATION | {"nfbmr.model", "nfbmr.data"},
+    "nfbmr.settings": FOUNDATION | {"nfbmr.fit_settings", "nfbmr.model", "nfbmr.data"},
+    "nfbmr.fit_settings": FOUNDATION | {"nfbmr.model"},
     "nfbmr.gate_settings": FOUNDATION,
     "nfbmr.config": FOUNDATION
-    | {"nfbmr.settings", "nfbmr.gate_settings", "nfbmr.model", "nfbmr.data"},
+    | {"nfbmr.settings", "nfbmr.fit_settings", "nfbmr.gate_settings", "nfbmr.model", "nfbmr.data"},
     "nfbmr.train": BELOW | SETTINGS | {"nfbmr.metrics", "nfbmr.drawing"},
     "nfbmr.score": BELOW | SETTINGS,
     "nfbmr.evaluate": BELOW | SETTINGS | {"nfbmr.metrics", "nfbmr.published", "nfbmr.score"},

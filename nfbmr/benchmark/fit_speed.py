@@ -28,6 +28,7 @@ from nfbmr.data.decoding import decode_and_resize
 from nfbmr.data.layouts import discover
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
+from nfbmr.fit_settings import FitSettings
 from nfbmr.metrics import image_auroc
 from nfbmr.model.backbone import create_backbone
 from nfbmr.model.heads import Heads, Standardizer
@@ -35,7 +36,6 @@ from nfbmr.model.runner import BackboneRunner, best_device
 from nfbmr.model.scoring import image_scores
 from nfbmr.process_memory import keep_freed_memory
 from nfbmr.progress import Progress
-from nfbmr.settings import FitSettings
 from nfbmr.train.aggregate import SIMPLEST
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.fit import EpochLosses, fit_heads

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from nfbmr.data.content import read_bytes
 from nfbmr.data.decoding import decode_and_resize
+from nfbmr.fit_settings import FitSettings
 from nfbmr.model.backbone import Backbone
 from nfbmr.model.flow import flow_loss
 from nfbmr.model.heads import Heads, HeadsSettings, Standardizer
 from nfbmr.model.mapper import mapper_loss
-from nfbmr.settings import FitSettings
 
 
 class StraightLoop:

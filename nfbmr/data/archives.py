@@ -24,11 +24,11 @@ from nfbmr.data.archive_entry import (
     whole,
 )
 from nfbmr.data.compressed_tar import CompressedTarLister, read_compressed_tar_member
-from nfbmr.data.decoding import DEFAULT_LIMITS, DecodeLimits
 from nfbmr.data.globs import MatchedPictures, expand, is_pattern
 from nfbmr.data.lister import Lister, SliceListing, WholeLister
 from nfbmr.data.manifest import ManifestLister
 from nfbmr.data.parquet_archive import ParquetLister, open_parquet, read_parquet_row
+from nfbmr.data.picture_file import DEFAULT_LIMITS, DecodeLimits
 from nfbmr.data.ranges import fetch, size_and_version
 from nfbmr.data.table_columns import (
     MANIFEST,

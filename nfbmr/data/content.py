@@ -8,7 +8,7 @@ from pathlib import Path
 from fsspec import AbstractFileSystem
 
 from nfbmr import storage
-from nfbmr.data.decoding import DEFAULT_LIMITS
+from nfbmr.data.picture_file import DEFAULT_LIMITS
 from nfbmr.errors import STORE_ERRORS, DataError
 from nfbmr.store_faults import retried
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from nfbmr import storage
 from nfbmr.errors import FeaturesError
+from nfbmr.fit_settings import AUTOMATIC
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import Detector
 from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.scoring import image_scores
-from nfbmr.settings import AUTOMATIC
 from nfbmr.train.aggregate import SIMPLEST, choose_aggregate, synthetic_aurocs
 from nfbmr.train.category_task import CategoryTask, FitReport
 from nfbmr.train.data_parallel import Workers

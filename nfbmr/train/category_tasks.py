@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from nfbmr.config import Config
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
-from nfbmr.settings import AUTOMATIC
+from nfbmr.fit_settings import AUTOMATIC
 from nfbmr.train.campaign_result import FAILED, CategoryResult
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.code_version import code_version

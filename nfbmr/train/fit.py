@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nfbmr.errors import FitError
+from nfbmr.fit_settings import FitSettings
 from nfbmr.model.flow import flow_loss
 from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.mapper import mapper_loss
-from nfbmr.settings import FitSettings
 from nfbmr.train.data_parallel import Workers
 from nfbmr.train.stage import EpochLosses, FitRun, Keeper, Report, Stage, run_stage
 from nfbmr.train.training_features import InMemory, RawFeatures, chunks, training_features

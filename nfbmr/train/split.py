@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
+from nfbmr.fit_settings import CalibrationSettings
 from nfbmr.gate_settings import GateSettings
-from nfbmr.settings import CalibrationSettings
 
 AUTOMATIC_FOLDS = 5
 

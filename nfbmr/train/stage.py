@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from nfbmr.errors import FitError
+from nfbmr.fit_settings import FitSettings
 from nfbmr.model.precision import autocast
-from nfbmr.settings import FitSettings
 from nfbmr.train.compiling import compiled
 from nfbmr.train.data_parallel import Workers
 from nfbmr.train.early_stop import EarlyStop

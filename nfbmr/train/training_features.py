@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from nfbmr.errors import FitError
+from nfbmr.fit_settings import FitSettings
 from nfbmr.model.flow import Flow
 from nfbmr.model.heads import Standardizer
 from nfbmr.model.precision import BFLOAT16, autocast
-from nfbmr.settings import FitSettings
 from nfbmr.train.device_memory import free_memory_bytes
 from nfbmr.train.feature_cache import FeatureCache
 

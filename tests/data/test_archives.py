@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import list_archive, read_entry
-from nfbmr.data.decoding import DecodeLimits
+from nfbmr.data.picture_file import DecodeLimits
 from nfbmr.errors import DataError
 
 

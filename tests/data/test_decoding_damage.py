@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from nfbmr.data.decoding import DecodeLimits, decode_and_resize, decode_mask, decode_rgb
+from nfbmr.data.decoding import decode_and_resize, decode_mask, decode_rgb
+from nfbmr.data.picture_file import DecodeLimits
 from nfbmr.errors import DecodeError
 
 SHARED = Path(__file__).parents[2].parent / "shared"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from nfbmr.config import load_config
 from nfbmr.data.archives import list_archive, read_entry
-from nfbmr.data.decoding import DecodeLimits, decode_and_resize, decode_mask
+from nfbmr.data.decoding import decode_and_resize, decode_mask
+from nfbmr.data.picture_file import DecodeLimits
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.score.category_rule import CategoryRule
 from nfbmr.score.plan_files import PLAN_FOLDER, load_plan, row_group, unit_pictures

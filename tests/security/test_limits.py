@@ -11,7 +11,8 @@ from PIL import Image
 
 from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import read_entry
-from nfbmr.data.decoding import DecodeLimits, decode_mask, decode_rgb
+from nfbmr.data.decoding import decode_mask, decode_rgb
+from nfbmr.data.picture_file import DecodeLimits
 from nfbmr.errors import DataError, DecodeError
 
 SOS, EOI = 0xDA, 0xD9

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from nfbmr.fit_settings import FitSettings
 from nfbmr.model.heads import Heads
-from nfbmr.settings import FitSettings
 from nfbmr.train.compiling import compiled, compiler_available
 from nfbmr.train.early_stop import EarlyStop
 from nfbmr.train.fit import EpochLosses, fit_heads

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from nfbmr.errors import FitError
+from nfbmr.fit_settings import FitSettings
 from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.mapper import MapperSettings
-from nfbmr.settings import FitSettings
 from nfbmr.train.fit import EpochLosses, fit_heads
 from nfbmr.train.stage import Stage, checked_means, learning_rate_schedule
 

@@ -14,7 +14,7 @@ import ray.cloudpickle
 import torch
 
 from nfbmr.data.layouts import discover
-from nfbmr.settings import FitSettings
+from nfbmr.fit_settings import FitSettings
 from nfbmr.train.category_fit import CategoryTask
 from nfbmr.train.category_tasks import Preparation, make_tasks, pictures_of, split_categories
 from nfbmr.train.feature_cache import FeatureCache

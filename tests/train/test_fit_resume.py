@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from nfbmr.settings import FitSettings
+from nfbmr.fit_settings import FitSettings
 from nfbmr.train.fit import EpochLosses, fit_heads
 from nfbmr.train.fit_state import StageState
 from tests.train.test_fit import FIT, HEADS, features

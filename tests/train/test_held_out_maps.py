@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from nfbmr.fit_settings import FitSettings
 from nfbmr.metrics import rate
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.mapper import MapperSettings
 from nfbmr.model.scoring import image_scores
-from nfbmr.settings import FitSettings
 from nfbmr.train.fit import fit_heads
 from nfbmr.train.held_out_maps import anomaly_maps, cross_fitted_maps, held_out_maps
 

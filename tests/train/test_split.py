@@ -6,8 +6,8 @@ import pytest
 
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
+from nfbmr.fit_settings import CalibrationSettings
 from nfbmr.gate_settings import GateSettings
-from nfbmr.settings import CalibrationSettings
 from nfbmr.train.split import (
     labelled_pictures,
     needed_to_calibrate,

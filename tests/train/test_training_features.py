@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nfbmr.errors import FeaturesError, FitError
+from nfbmr.fit_settings import FitSettings
 from nfbmr.model.heads import Heads, Standardizer
-from nfbmr.settings import FitSettings
 from nfbmr.train.device_memory import free_memory_bytes
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.fit import EpochLosses, fit_heads
