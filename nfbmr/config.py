@@ -15,7 +15,7 @@ import fsspec
 from nfbmr.errors import ConfigError
 from nfbmr.fit_settings import CalibrationSettings, FitSettings
 from nfbmr.gate_settings import GateSettings
-from nfbmr.model.backbone import BackboneSettings
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import HeadsSettings
 from nfbmr.model.mapper import MapperSettings

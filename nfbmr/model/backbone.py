@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -17,61 +17,9 @@ from torch import Tensor, nn
 
 from nfbmr.errors import ConfigError, WeightsError
 from nfbmr.model import weights as weight_files
-from nfbmr.model.precision import FLOAT32, PRECISIONS
-from nfbmr.model.small_backbone import create_small_backbone
-from nfbmr.model.weights import EMBEDDED, PRETRAINED, RANDOM, SMALL_BACKBONE, WeightsFile
-
-RESAMPLINGS = ("bilinear", "bicubic", "box", "lanczos")
-
-DEFAULT_LAYERS = {
-    SMALL_BACKBONE: "layer3",
-    "tf_efficientnet_b5": "blocks.5",
-    "mobilenetv2_100": "blocks.6",
-}
-"""The layer used for a backbone when the settings name none."""
-
-
-@dataclass(frozen=True)
-class BackboneSettings:
-    """Which network, where it is cut, and how pictures are brought to it.
-
-    Attributes:
-        name: ``nfbmr_small`` (comes with the package) or any timm model name. Empty: what the
-            header of the weights file says, else the file name's first part.
-        layer: dotted name of the module whose output is taken. Empty: the default of the network.
-            The paper's is ``blocks.5`` of ``tf_efficientnet_b5``.
-        weights: ``embedded`` (``nfbmr_small`` only), ``pretrained`` (timm downloads them by the
-            model's name), ``random`` (tests), or a path or ``s3://`` URI of a safetensors file.
-        image_size_px: pictures are squeezed to this height and width; the paper uses 768.
-        resampling: how they are squeezed; the same in training and scoring.
-        precision: of the forward passes, ``float32`` or ``bfloat16`` (where the device computes
-            with it); the same in training and scoring.
-        kwargs: further arguments of ``timm.create_model``.
-    """
-
-    name: str = ""
-    layer: str = ""
-    weights: str = EMBEDDED
-    image_size_px: int = 256
-    resampling: str = "bilinear"
-    precision: str = FLOAT32
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.image_size_px < 8:
-            raise ConfigError(
-                f"backbone.image_size_px = {self.image_size_px}: expected at least 8; the paper "
-                "uses 768."
-            )
-        if self.resampling not in RESAMPLINGS:
-            raise ConfigError(
-                f"backbone.resampling = {self.resampling!r}: expected one of "
-                f"{', '.join(RESAMPLINGS)}."
-            )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"backbone.precision = {self.precision!r}: expected one of {', '.join(PRECISIONS)}."
-            )
+from nfbmr.model.backbone_settings import BackboneSettings, with_defaults
+from nfbmr.model.network import create_network, last_feature_layer, normalisation
+from nfbmr.model.weights import EMBEDDED, PRETRAINED, RANDOM, SMALL_BACKBONE
 
 
 class _CutReachedError(Exception):
@@ -241,79 +189,6 @@ def _reached_tensors(network: nn.Module, y_BCHW: Tensor) -> list[str]:
     return sorted(reached)
 
 
-def _resolved(settings: BackboneSettings, file: WeightsFile | None) -> BackboneSettings:
-    """Fill in name, layer and kwargs from the weights file's header and the defaults."""
-    values = asdict(settings)
-    if not values["name"]:
-        stem = settings.weights.rpartition("/")[2].partition(".")[0]
-        values["name"] = (file.architecture if file else None) or stem
-    if file is not None and file.architecture == values["name"]:
-        values["kwargs"] = {**file.kwargs, **settings.kwargs}
-    if not values["layer"]:
-        values["layer"] = DEFAULT_LAYERS.get(values["name"], "")
-    return BackboneSettings(**values)
-
-
-def _last_feature_layer(name: str, network: nn.Module) -> str:
-    """The layer before the last reduction, as the paper's choice for EfficientNet-b5 is."""
-    info = getattr(network, "feature_info", None)
-    modules = [stage["module"] for stage in info] if isinstance(info, list) else []
-    if not modules:
-        raise ConfigError(
-            f"backbone.layer is not set and {name} does not say what its layers are: set it, for "
-            "example backbone.layer = 'blocks.5'."
-        )
-    return str(modules[-1])
-
-
-def _create_network(settings: BackboneSettings) -> nn.Module:
-    if settings.name == SMALL_BACKBONE:
-        return create_small_backbone()
-    # Seconds to import, and workers that only fit heads on cached features never need it.
-    import timm
-
-    if not timm.is_model(settings.name):
-        nearest = timm.list_models(f"*{settings.name}*")[:5] or timm.list_models("*efficientnet_b*")
-        raise ConfigError(
-            f"backbone.name = {settings.name!r} is not a model that timm {timm.__version__} knows. "
-            f"Near it: {', '.join(nearest[:5])}. `timm.list_models()` lists all."
-        )
-    arguments = dict(settings.kwargs)
-    if "vit" in settings.name or "deit" in settings.name or "eva" in settings.name:
-        arguments.setdefault("img_size", settings.image_size_px)
-    try:
-        network: nn.Module = timm.create_model(
-            settings.name,
-            pretrained=settings.weights == PRETRAINED,
-            num_classes=0,
-            **arguments,
-        )
-        return network
-    except TypeError as error:
-        raise ConfigError(
-            f"backbone.kwargs = {dict(settings.kwargs)} do not fit {settings.name}: {error}."
-        ) from error
-    except Exception as error:  # a hub's client has exceptions of its own for proxies and resets
-        if settings.weights != PRETRAINED:
-            raise
-        raise WeightsError(
-            f"The pretrained weights of {settings.name} could not be downloaded "
-            f"({type(error).__name__}). Without a network, give a safetensors file: set "
-            "backbone.weights to its path or s3:// URI."
-        ) from error
-
-
-def _normalisation(
-    network: nn.Module, file: WeightsFile | None
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation: the weights file's, else timm's for this model, else 0.5."""
-    config = getattr(network, "pretrained_cfg", None) or {}
-    half = (0.5, 0.5, 0.5)
-    mean = (file and file.channel_statistics("mean")) or config.get("mean") or half
-    std = (file and file.channel_statistics("std")) or config.get("std") or half
-    return tuple(mean), tuple(std)
-
-
 def create_backbone(settings: BackboneSettings) -> Backbone:
     """Build the network, load its weights and cut it.
 
@@ -323,17 +198,17 @@ def create_backbone(settings: BackboneSettings) -> Backbone:
     """
     from_file = settings.weights not in (PRETRAINED, RANDOM)
     file = weight_files.read_weights(settings.weights) if from_file else None
-    resolved = _resolved(settings, file)
+    resolved = with_defaults(settings, file)
     if settings.weights == EMBEDDED and resolved.name != SMALL_BACKBONE:
         raise WeightsError(
             f"backbone.weights = '{EMBEDDED}' holds {SMALL_BACKBONE}, not {resolved.name}: set "
             f"backbone.weights to '{PRETRAINED}' or to a safetensors file."
         )
-    network = _create_network(resolved)
+    network = create_network(resolved)
     if not resolved.layer:
-        layer = _last_feature_layer(resolved.name, network)
+        layer = last_feature_layer(resolved.name, network)
         resolved = BackboneSettings(**{**asdict(resolved), "layer": layer})
-    backbone = Backbone(resolved, network, *_normalisation(network, file))
+    backbone = Backbone(resolved, network, *normalisation(network, file))
     if file is not None:
         weight_files.load_into(network, file, settings.weights, backbone.used_tensors)
     state = network.state_dict()

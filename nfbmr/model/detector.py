@@ -21,7 +21,8 @@ from torch import Tensor
 
 from nfbmr import __version__
 from nfbmr.errors import ConfigError, DataError, WeightsError
-from nfbmr.model.backbone import Backbone, BackboneSettings
+from nfbmr.model.backbone import Backbone
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import Heads, HeadsSettings

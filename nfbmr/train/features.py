@@ -14,7 +14,8 @@ from nfbmr.data.content import content_hash, read_bytes
 from nfbmr.data.decoding import decode_and_resize
 from nfbmr.data.synthetic_defects import cut_defect
 from nfbmr.errors import DataError, DecodeError
-from nfbmr.model.backbone import BackboneSettings, create_backbone
+from nfbmr.model.backbone import create_backbone
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.runner import BackboneRunner
 from nfbmr.resources import actor_pool, ray_data_session
 from nfbmr.settings import RunSettings

@@ -19,7 +19,8 @@ from ray.cluster_utils import Cluster
 
 from nfbmr import storage
 from nfbmr.config import load_config
-from nfbmr.model.backbone import BackboneSettings, create_backbone
+from nfbmr.model.backbone import create_backbone
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import Detector
 from nfbmr.model.heads import Heads

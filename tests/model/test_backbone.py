@@ -5,7 +5,8 @@ import timm
 import torch
 
 from nfbmr.errors import ConfigError, WeightsError
-from nfbmr.model.backbone import Backbone, BackboneSettings, create_backbone
+from nfbmr.model.backbone import Backbone, create_backbone
+from nfbmr.model.backbone_settings import BackboneSettings
 
 
 def pixels(size: int, seed: int = 0, count: int = 2) -> torch.Tensor:

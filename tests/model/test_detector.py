@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 
 from nfbmr.errors import WeightsError
-from nfbmr.model.backbone import BackboneSettings, create_backbone
+from nfbmr.model.backbone import create_backbone
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.model.flow import FlowSettings

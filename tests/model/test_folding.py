@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from nfbmr.model.backbone import Backbone, BackboneSettings, create_backbone
+from nfbmr.model.backbone import Backbone, create_backbone
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.folding import folded
 
 

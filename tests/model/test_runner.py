@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from nfbmr.model.backbone import BackboneSettings
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.compilation import compiler
 from nfbmr.model.precision import (
     AUTOMATIC,

@@ -10,7 +10,8 @@ import timm
 import torch
 
 from nfbmr.errors import WeightsError
-from nfbmr.model.backbone import BackboneSettings, create_backbone
+from nfbmr.model.backbone import create_backbone
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.weights import parse_weights, read_weights, state_hash
 
 

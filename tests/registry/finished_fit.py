@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from nfbmr.config import load_config
-from nfbmr.model.backbone import BackboneSettings, create_backbone
+from nfbmr.model.backbone import create_backbone
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import Detector
 from nfbmr.model.flow import FlowSettings

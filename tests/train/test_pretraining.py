@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from nfbmr.model.backbone import BackboneSettings, create_backbone
+from nfbmr.model.backbone import create_backbone
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.weights import read_weights
 from nfbmr.train.pretraining import PretrainSettings, pretrain, save_backbone
 

@@ -1,0 +1,76 @@
+"""Which frozen network, with which weights, cut where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nfbmr.errors import ConfigError
+from nfbmr.model.precision import FLOAT32, PRECISIONS
+from nfbmr.model.weights import EMBEDDED, SMALL_BACKBONE, WeightsFile
+
+RESAMPLINGS = ("bilinear", "bicubic", "box", "lanczos")
+
+DEFAULT_LAYERS = {
+    SMALL_BACKBONE: "layer3",
+    "tf_efficientnet_b5": "blocks.5",
+    "mobilenetv2_100": "blocks.6",
+}
+"""The layer used for a backbone when the settings name none."""
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which network, where it is cut, and how pictures are brought to it.
+
+    Attributes:
+        name: ``nfbmr_small`` (comes with the package) or any timm model name. Empty: what the
+            header of the weights file says, else the file name's first part.
+        layer: dotted name of the module whose output is taken. Empty: the default of the network.
+            The paper's is ``blocks.5`` of ``tf_efficientnet_b5``.
+        weights: ``embedded`` (``nfbmr_small`` only), ``pretrained`` (timm downloads them by the
+            model's name), ``random`` (tests), or a path or ``s3://`` URI of a safetensors file.
+        image_size_px: pictures are squeezed to this height and width; the paper uses 768.
+        resampling: how they are squeezed; the same in training and scoring.
+        precision: of the forward passes, ``float32`` or ``bfloat16`` (where the device computes
+            with it); the same in training and scoring.
+        kwargs: further arguments of ``timm.create_model``.
+    """
+
+    name: str = ""
+    layer: str = ""
+    weights: str = EMBEDDED
+    image_size_px: int = 256
+    resampling: str = "bilinear"
+    precision: str = FLOAT32
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.image_size_px < 8:
+            raise ConfigError(
+                f"backbone.image_size_px = {self.image_size_px}: expected at least 8; the paper "
+                "uses 768."
+            )
+        if self.resampling not in RESAMPLINGS:
+            raise ConfigError(
+                f"backbone.resampling = {self.resampling!r}: expected one of "
+                f"{', '.join(RESAMPLINGS)}."
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"backbone.precision = {self.precision!r}: expected one of {', '.join(PRECISIONS)}."
+            )
+
+
+def with_defaults(settings: BackboneSettings, file: WeightsFile | None) -> BackboneSettings:
+    """Fill in name, layer and kwargs from the weights file's header and the defaults."""
+    values = asdict(settings)
+    if not values["name"]:
+        stem = settings.weights.rpartition("/")[2].partition(".")[0]
+        values["name"] = (file.architecture if file else None) or stem
+    if file is not None and file.architecture == values["name"]:
+        values["kwargs"] = {**file.kwargs, **settings.kwargs}
+    if not values["layer"]:
+        values["layer"] = DEFAULT_LAYERS.get(values["name"], "")
+    return BackboneSettings(**values)

@@ -1,0 +1,80 @@
+"""The networks that a backbone is cut from: timm's, and the small embedded one."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nfbmr.errors import ConfigError, WeightsError
+from nfbmr.model.backbone_settings import BackboneSettings
+from nfbmr.model.small_backbone import create_small_backbone
+from nfbmr.model.weights import PRETRAINED, SMALL_BACKBONE, WeightsFile
+
+
+def create_network(settings: BackboneSettings) -> nn.Module:
+    """The whole network, with timm's pretrained weights where they are asked for.
+
+    Raises:
+        ConfigError: the name or an option is unknown.
+        WeightsError: the weights could not be downloaded.
+    """
+    if settings.name == SMALL_BACKBONE:
+        return create_small_backbone()
+    # Seconds to import, and workers that only fit heads on cached features never need it.
+    import timm
+
+    if not timm.is_model(settings.name):
+        nearest = timm.list_models(f"*{settings.name}*")[:5] or timm.list_models("*efficientnet_b*")
+        raise ConfigError(
+            f"backbone.name = {settings.name!r} is not a model that timm {timm.__version__} knows. "
+            f"Near it: {', '.join(nearest[:5])}. `timm.list_models()` lists all."
+        )
+    arguments = dict(settings.kwargs)
+    if "vit" in settings.name or "deit" in settings.name or "eva" in settings.name:
+        arguments.setdefault("img_size", settings.image_size_px)
+    try:
+        network: nn.Module = timm.create_model(
+            settings.name,
+            pretrained=settings.weights == PRETRAINED,
+            num_classes=0,
+            **arguments,
+        )
+        return network
+    except TypeError as error:
+        raise ConfigError(
+            f"backbone.kwargs = {dict(settings.kwargs)} do not fit {settings.name}: {error}."
+        ) from error
+    except Exception as error:  # a hub's client has exceptions of its own for proxies and resets
+        if settings.weights != PRETRAINED:
+            raise
+        raise WeightsError(
+            f"The pretrained weights of {settings.name} could not be downloaded "
+            f"({type(error).__name__}). Without a network, give a safetensors file: set "
+            "backbone.weights to its path or s3:// URI."
+        ) from error
+
+
+def normalisation(
+    network: nn.Module, file: WeightsFile | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation: the weights file's, else timm's for this model, else 0.5."""
+    config = getattr(network, "pretrained_cfg", None) or {}
+    half = (0.5, 0.5, 0.5)
+    mean = (file and file.channel_statistics("mean")) or config.get("mean") or half
+    std = (file and file.channel_statistics("std")) or config.get("std") or half
+    return tuple(mean), tuple(std)
+
+
+def last_feature_layer(name: str, network: nn.Module) -> str:
+    """The layer before the last reduction, as the paper's choice for EfficientNet-b5 is.
+
+    Raises:
+        ConfigError: the network does not say what its layers are.
+    """
+    info = getattr(network, "feature_info", None)
+    modules = [stage["module"] for stage in info] if isinstance(info, list) else []
+    if not modules:
+        raise ConfigError(
+            f"backbone.layer is not set and {name} does not say what its layers are: set it, for "
+            "example backbone.layer = 'blocks.5'."
+        )
+    return str(modules[-1])
