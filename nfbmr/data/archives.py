@@ -43,7 +43,7 @@ from nfbmr.data.tar_archive import read_tar_member
 from nfbmr.data.tar_lister import TarLister
 from nfbmr.data.tree_listing import TreeLister
 from nfbmr.data.zip_archive import ZipLister, read_zip_member
-from nfbmr.errors import DamagedTableError, DataError
+from nfbmr.errors import DamagedTableError, DataError, NfbmrError
 
 LISTING_THREADS = 16
 
@@ -167,7 +167,7 @@ def list_slice(lister: Lister, name: str) -> SliceListing:
     """
     try:
         return lister.list_slice(name)
-    except DataError:
+    except NfbmrError:
         raise
     except Exception as error:  # the storage failed, not the archive: no half plan
         raise _broke_off(lister, error) from error
@@ -198,7 +198,8 @@ def join_slices(lister: Lister, slices: list[SliceListing]) -> ArchiveListing:
         raise
     except Exception as error:  # as above
         raise _broke_off(lister, error) from error
-    listing.keep_last_of_each_name()
+    if not lister.may_repeat:  # Of a manifest's rows the first counts, as of all sources.
+        listing.keep_last_of_each_name()
     return listing
 
 

@@ -42,8 +42,8 @@ class Lister(ABC):
 
     Attributes:
         slices: their names; what a slice holds follows from archive, version and name.
-        comes_in_pieces: whether some of its slices can be joined before the others are listed, and
-            no name is in two of them.
+        comes_in_pieces: whether some of its slices can be joined before the others are listed;
+            then no name is in two of them, unless it may repeat.
         may_repeat: whether it may name a picture twice, or one that another lists as well.
     """
 

@@ -12,30 +12,20 @@ import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 from fsspec.implementations.local import LocalFileSystem
 
 from nfbmr import storage
-from nfbmr.data.archive_entry import ENTRIES, ArchiveListing
+from nfbmr.data.archive_entry import ArchiveListing
 from nfbmr.data.lister import Lister, SliceListing
-from nfbmr.data.parquet_archive import open_parquet
-from nfbmr.data.ranges import fetch_patiently, locate
-from nfbmr.data.table_columns import (
-    TableColumns,
-    as_text,
-    as_times,
-    category_column,
-    check_columns,
-    no_pictures_in,
-    time_column,
-    uri_column,
-)
+from nfbmr.data.manifest_blocks import NAMED, ManifestBlocks
+from nfbmr.data.ranges import locate
+from nfbmr.data.table_columns import TableColumns
 from nfbmr.data.tree_listing import children
-from nfbmr.errors import DataError, refuse_login
 from nfbmr.store_faults import retried
 
 ROWS_PER_SLICE = 10_000
@@ -45,7 +35,6 @@ ABSENT = "absent"
 _LOOKERS = 16
 _PAGE = 1000
 _WORTH_LISTING = 8
-_NAMED = pa.schema([*ENTRIES, pa.field("name", pa.large_string())])
 
 
 class ManifestLister(Lister):
@@ -62,70 +51,22 @@ class ManifestLister(Lister):
     """
 
     may_repeat = True
+    comes_in_pieces = True
 
     def __init__(self, archive: str, size: int, version: str, columns: TableColumns) -> None:
         super().__init__(archive, version)
-        self._root = archive.rpartition("/")[0]
-        self._rows = self._read(size, columns)
-        bounds = range(0, len(self._rows), ROWS_PER_SLICE)
-        self.slices = [f"rows from {start} by {columns.text()}" for start in bounds]
-
-    def _read(self, size: int, columns: TableColumns) -> pa.Table:
-        """The manifest with the columns of ``_NAMED``; URIs absolute."""
-        table = self._table(size)
-        schema = table.schema
-        uri = uri_column(schema, columns)
-        if uri is None:
-            raise no_pictures_in(self.archive, schema)
-        category, time = category_column(schema, columns), time_column(schema, columns)
-        check_columns(self.archive, schema, [uri, category, time])
-        count = len(table)
-        found = {f.name: pa.chunked_array([pa.nulls(count, f.type)]) for f in _NAMED}
-        found["member"] = self._absolute(as_text(table.column(uri)))
-        for with_login in found["member"].filter(_has_login(found["member"])).to_pylist()[:1]:
-            refuse_login(with_login)
-        found["name"] = self._names(found["member"])
-        if category is not None:
-            found["category"] = as_text(table.column(category))
-        if time is not None:
-            found["captured_at"] = as_times(self.archive, time, table.column(time))
-        if "etag" in schema.names:
-            quoted = as_text(table.column("etag"))
-            found["version"] = pc.utf8_trim(quoted, characters='"')
-        if "size" in schema.names:
-            found["length"] = table.column("size").cast(pa.int64())
-        return pa.table(found).cast(_NAMED)
-
-    def _table(self, size: int) -> pa.Table:
-        if self.archive.lower().endswith(".parquet"):
-            with open_parquet(self.archive, size, self.version) as file:
-                flat = [
-                    field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)
-                ]
-                return file.read(columns=flat)
-        data = fetch_patiently(self.archive, 0, size, self.version)
-        try:
-            return _csv_of_text(data)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{self.archive} is no readable CSV ({error}).") from error
-
-    def _absolute(self, uris: pa.ChunkedArray) -> pa.ChunkedArray:
-        """URIs made absolute: relative ones from the manifest's folder on."""
-        plain = pc.replace_substring_regex(uris, r"^file://", "")
-        is_absolute = pc.match_substring_regex(plain, r"^(/|[a-z0-9+.-]+://)")
-        return pc.if_else(is_absolute, plain, _after(f"{self._root}/", plain))
-
-    def _names(self, uris: pa.ChunkedArray) -> pa.ChunkedArray:
-        """What a category pattern is matched with: the path below the manifest or the bucket."""
-        root = f"{self._root}/"
-        below = pc.utf8_slice_codeunits(uris, len(root))
-        path = pc.replace_substring_regex(uris, r"^([a-z0-9+.-]+://[^/]*)?/+", "")
-        return pc.if_else(pc.starts_with(uris, root), below, path)
+        self._blocks = ManifestBlocks(archive, size, version, columns)
+        bounds = [
+            range(start, stop, ROWS_PER_SLICE) for start, stop in pairwise(self._blocks.starts)
+        ]
+        self.slices = [
+            f"rows from {start} by {columns.text()}" for start in itertools.chain(*bounds)
+        ]
 
     def list_slice(self, name: str) -> SliceListing:
         """Look up some rows of the manifest."""
-        start = ROWS_PER_SLICE * self.slices.index(name)
-        rows = self._rows.slice(start, ROWS_PER_SLICE)
+        start = int(name.split()[2])
+        rows = self._blocks.rows(start, ROWS_PER_SLICE)
         missing = pc.is_null(rows.column("member"))
         numbers = pc.indices_nonzero(missing).to_pylist()
         problems = [f"{self.archive} has no URI in row {start + n + 1}" for n in numbers]
@@ -136,32 +77,10 @@ class ManifestLister(Lister):
         return SliceListing(rows, {"problems": problems})
 
     def join(self, listings: Sequence[SliceListing]) -> ArchiveListing:
-        """All pictures in the manifest's order."""
+        """Their pictures in the manifest's order."""
         problems = [text for listing in listings for text in listing.notes["problems"]]
-        tables = [_NAMED.empty_table(), *(listing.table for listing in listings)]
+        tables = [NAMED.empty_table(), *(listing.table for listing in listings)]
         return ArchiveListing(self.archive, pa.concat_tables(tables), problems)
-
-
-def _csv_of_text(data: bytes) -> pa.Table:
-    """A CSV with columns of text: what looks like a number, as category 007, may be a name."""
-    with pyarrow.csv.open_csv(pa.BufferReader(data)) as reader:
-        names = reader.schema.names
-    options = pyarrow.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.large_string()),
-        null_values=[""],
-        strings_can_be_null=True,
-    )
-    return pyarrow.csv.read_csv(pa.BufferReader(data), convert_options=options)
-
-
-def _has_login(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.fill_null(pc.match_substring_regex(uris, r"://[^/@\s]+@"), False)
-
-
-def _after(prefix: str, texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(
-        pa.scalar(prefix, pa.large_string()), texts, pa.scalar("", pa.large_string())
-    )
 
 
 def _looked_up(rows: pa.Table) -> pa.Table:
@@ -171,7 +90,7 @@ def _looked_up(rows: pa.Table) -> pa.Table:
     lengths = pa.array([found[uri][0] for uri in uris], pa.int64())
     versions = pa.array([found[uri][1] for uri in uris], pa.string())
     for name, values in (("length", lengths), ("version", versions)):
-        rows = rows.set_column(rows.schema.get_field_index(name), _NAMED.field(name), values)
+        rows = rows.set_column(rows.schema.get_field_index(name), NAMED.field(name), values)
     return rows
 
 

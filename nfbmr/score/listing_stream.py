@@ -7,6 +7,7 @@ because what a slice of it means may depend on its neighbours.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ CHUNK_PICTURES = 2_000_000
 
 _SLICES_AHEAD = 32
 _SOURCES_SAID = 20
+
+_Place = tuple[int, int]
+"""A slice's number, and which of the slices as which it goes on."""
 
 
 def may_overlap(listers: Sequence[Lister]) -> bool:
@@ -46,8 +50,8 @@ def chunks_of_listings(
 ) -> Iterator[list[ArchiveListing]]:
     """Listings that together hold about so many pictures, in the order of the sources.
 
-    Sources in which a picture may be twice come in one chunk, however large: which of both is the
-    first can only be told when all are there.
+    Where a picture may be listed twice, what arrives is let go in the order of the sources and of
+    their slices: the first of its places is the same one in every run.
 
     Args:
         listers: of the sources.
@@ -61,12 +65,12 @@ def chunks_of_listings(
     """
     limit = CHUNK_PICTURES if chunk_pictures is None else chunk_pictures
     sources = [_Source(lister) for lister in listers]
-    in_pieces = not may_overlap(listers)
     ready = said = 0
     with _Waiting(sources, store, pool) as waiting:
-        for arrived in waiting.arrivals():
+        in_order = may_overlap(listers)
+        for arrived in waiting.arrivals_in_order() if in_order else waiting.arrivals():
             ready += arrived
-            if in_pieces and ready >= limit:
+            if ready >= limit:
                 yield [source.release() for source in sources if source.ready_pictures()]
                 said = _say(sources, said, progress)
                 ready = 0
@@ -109,7 +113,7 @@ class _Source:
     """
 
     lister: Lister
-    found: dict[tuple[int, int], SliceListing] = field(default_factory=dict)
+    found: dict[_Place, SliceListing] = field(default_factory=dict)
     outstanding: int = 0
     rows: int = 0
     pictures: int = 0
@@ -121,7 +125,7 @@ class _Source:
     def __post_init__(self) -> None:
         self.outstanding = len(self.lister.slices)
 
-    def take(self, place: tuple[int, int], listing: SliceListing) -> int:
+    def take(self, place: _Place, listing: SliceListing) -> int:
         """Keep what was listed; returns how many pictures more could be let go."""
         before = self.ready_pictures()
         self.found[place] = listing
@@ -167,7 +171,7 @@ class _Waiting:
     ) -> None:
         self._store = store
         self._pool = pool
-        self._futures: dict[Future[SliceListing], tuple[_Source, tuple[int, int]]] = {}
+        self._futures: dict[Future[SliceListing], tuple[_Source, _Place]] = {}
         self._left = (
             (source, (number, 0), name)
             for source in sources
@@ -181,24 +185,46 @@ class _Waiting:
         for future in self._futures:
             future.cancel()
 
-    def _submit(self, source: _Source, place: tuple[int, int], name: str) -> None:
+    def _submit(self, source: _Source, place: _Place, name: str) -> Future[SliceListing]:
         future = self._pool.submit(self._store.list_slice, source.lister, name)
         self._futures[future] = (source, place)
+        return future
+
+    def _submit_next(self) -> list[Future[SliceListing]]:
+        """Fill up what is being listed."""
+        free = _SLICES_AHEAD - len(self._futures)
+        return [self._submit(*job) for job in itertools.islice(self._left, max(0, free))]
+
+    def _take(self, future: Future[SliceListing]) -> tuple[int, Future[SliceListing] | None]:
+        """Hand a slice to its source; the second is of the slice as which it goes on."""
+        source, (number, part) = self._futures.pop(future)
+        listing = future.result()
+        name = listing.goes_on_as
+        following = None if name is None else self._submit(source, (number, part + 1), name)
+        return source.take((number, part), listing), following
+
+    def arrivals_in_order(self) -> Iterator[int]:
+        """As ``arrivals``, one slice after the other; those ahead are listed meanwhile."""
+        line: deque[Future[SliceListing]] = deque()
+        while True:
+            line.extend(self._submit_next())
+            if not line:
+                return
+            ready, following = self._take(line.popleft())
+            if following is not None:
+                line.appendleft(following)
+            yield ready
 
     def arrivals(self) -> Iterator[int]:
         """Hand every slice to its source; how many pictures could be let go after each of them."""
         while True:
-            for job in itertools.islice(self._left, _SLICES_AHEAD - len(self._futures)):
-                self._submit(*job)
+            self._submit_next()
             if not self._futures:
                 return
             done, _ = wait(self._futures, return_when=FIRST_COMPLETED)
             for future in done:
-                source, (number, part) = self._futures.pop(future)
-                listing = future.result()
-                if listing.goes_on_as is not None:
-                    self._submit(source, (number, part + 1), listing.goes_on_as)
-                yield source.take((number, part), listing)
+                ready, _ = self._take(future)
+                yield ready
 
 
 def _say(sources: Sequence[_Source], said: int, progress: Progress | None) -> int:

@@ -17,8 +17,9 @@ from nfbmr.errors import DataError
 from nfbmr.progress import Progress
 from nfbmr.score.category_rule import CategoryRule
 from nfbmr.score.listing_store import ListingStore
-from nfbmr.score.listing_stream import chunks_of_listings
+from nfbmr.score.listing_stream import chunks_of_listings, may_overlap
 from nfbmr.score.plan import PICTURES, PlannedPicture, pictures_table
+from nfbmr.score.seen_names import SeenNames
 
 
 def list_sources(
@@ -56,7 +57,9 @@ def list_sources(
         found = pool.map(lambda source: listers_of(source, keep, columns), sources)
         listers = _each_archive_once(itertools.chain.from_iterable(found))
         chunks = chunks_of_listings(listers, store, pool, progress, chunk_pictures)
-        tables = (pictures_of(listings, rule) for listings in chunks)
+        tables: Iterator[pa.Table] = (pictures_of(listings, rule) for listings in chunks)
+        if may_overlap(listers):
+            tables = _each_once_in_all(tables)
         yield from _with_a_category(tables, rule)
 
 
@@ -83,6 +86,13 @@ def pictures_of(listings: Iterable[ArchiveListing], rule: CategoryRule) -> pa.Ta
     """The pictures of listings as a plan takes them, each once, see ``list_sources``."""
     tables = [_pictures(listing, rule) for listing in listings]
     return _each_once(pa.concat_tables([PICTURES.empty_table(), *tables]))
+
+
+def _each_once_in_all(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The tables without the pictures that an earlier one has."""
+    seen = SeenNames()
+    for table in tables:
+        yield table.filter(seen.are_new(table.column("image_uri")))
 
 
 def _each_archive_once(listers: Iterable[Lister]) -> list[Lister]:

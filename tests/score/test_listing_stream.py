@@ -1,11 +1,12 @@
 """Chunks of listings are bounded, and together they are what one listing would be."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.data.archive_entry import ENTRIES, ArchiveListing, EntryRows
@@ -92,7 +93,7 @@ def test_an_empty_source_is_a_warning_and_nothing_but_empty_ones_an_error(
         list(chunks_of_listings(listers, ListingStore(None), pool, chunk_pictures=1))
 
 
-def test_where_a_picture_may_be_twice_there_is_one_chunk(tmp_path: Path) -> None:
+def test_it_is_known_where_a_picture_may_be_twice(tmp_path: Path) -> None:
     inner = tmp_path / "a" / "inner"
     for folder in (inner, tmp_path / "ab"):
         folder.mkdir(parents=True)
@@ -102,10 +103,43 @@ def test_where_a_picture_may_be_twice_there_is_one_chunk(tmp_path: Path) -> None
     assert not may_overlap(folders)
     assert may_overlap([*folders, lister_of(str(inner))])
     assert may_overlap([lister_of(str(tmp_path / "m.csv"))])
-    nested = [Numbers("/x", [5, 5, 5]), Numbers("/x/y", [5, 5]), Numbers("/x/y.tar", [9])]
+    nested = [Numbers("/x", [5]), Numbers("/x/y", [5]), Numbers("/x/y.tar", [9])]
     assert may_overlap(nested)
     assert not may_overlap([nested[0], nested[2]])
-    with ThreadPoolExecutor(4) as pool:
-        chunks = list(chunks_of_listings(nested, ListingStore(None), pool, chunk_pictures=1))
-    assert [len(listing.table) for listing in chunks[0]] == [15, 10, 9]
-    assert len(chunks) == 1
+
+
+class Late(Numbers):
+    """Whose first slices take longest, so that those behind them are there before."""
+
+    def list_slice(self, name: str) -> SliceListing:
+        number, start = map(int, name.split())
+        time.sleep(0.002 * (len(self.counts) - number) if start == 0 else 0.0)
+        return super().list_slice(name)
+
+
+@given(
+    counts=st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=4), min_size=2, max_size=4),
+    has_archive=st.booleans(),
+    chunk=st.integers(1, 12),
+)
+@settings(max_examples=30, deadline=None)
+def test_where_a_picture_may_be_twice_all_come_in_order(
+    counts: list[list[int]], has_archive: bool, chunk: int
+) -> None:
+    listers: list[Lister] = [Late("/x", [1, *counts[0]])]
+    listers += [Late(f"/x/{number}", own) for number, own in enumerate(counts[1:])]
+    listers += [Late("/x/z.tar", [3, 4])] if has_archive else []
+    assert may_overlap(listers)
+    expected = [
+        f"{lister.archive} c/{number}-{i}.png"
+        for lister in listers
+        for number, count in enumerate(lister.counts)  # type: ignore[attr-defined]
+        for i in range(count)
+    ]
+    found: list[str] = []
+    with ThreadPoolExecutor(8) as pool:
+        for listings in chunks_of_listings(listers, ListingStore(None), pool, chunk_pictures=chunk):
+            names = [f"{each.archive} {e.member}" for each in listings for e in each.entries]
+            assert len(names) < chunk + max(SLICE, 7)
+            found += names
+    assert found == expected

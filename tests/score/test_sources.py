@@ -5,13 +5,14 @@ import tarfile
 import threading
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfbmr.data import tar_lister
+from nfbmr.data import manifest, tar_lister
 from nfbmr.data.archive_entry import ENTRIES, ArchiveEntry, ArchiveListing, EntryRows
 from nfbmr.data.archives import read_entry
 from nfbmr.data.lister import Lister, SliceListing
@@ -69,6 +70,29 @@ def test_sources_of_all_kinds_at_once(folder: Path, tmp_path: Path) -> None:
     assert first["archive"] == f"{tmp_path}/m.csv"
     fixed = listed(sources, CategoryRule(fixed="all"))
     assert set(fixed.column("category").to_pylist()) == {"all"}
+
+
+def test_of_pictures_listed_twice_the_first_counts_however_small_the_chunks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a manifest is read by row group, of which few are in memory."""
+    monkeypatch.setattr(manifest, "ROWS_PER_SLICE", 2)
+    generator = np.random.default_rng(0)
+    uris = [f"pictures/{name}" for name in ("bottle/1.png", "can/lid/1.png", "gone/1.png")]
+    rows = {
+        "uri": [uris[i] for i in generator.integers(0, 3, 40)],
+        "category": [f"c{i}" for i in range(40)],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "m.parquet", row_group_size=7)
+    sources = [str(folder / "can"), str(tmp_path / "m.parquet"), str(folder)]
+    whole = listed(sources, RULE)
+    assert len(whole) == 4
+    first_of = {uri: rows["category"][rows["uri"].index(uri)] for uri in uris}
+    by_name = {row["image_uri"]: row for row in whole.to_pylist()}
+    assert by_name[f"{folder}/bottle/1.png"]["category"] == first_of[uris[0]]
+    assert by_name[f"{folder}/can/lid/1.png"]["archive"] == str(folder / "can")
+    for chunk in (1, 3, 10):
+        assert listed(sources, RULE, chunk_pictures=chunk).equals(whole)
 
 
 def test_two_patterns_below_one_folder_are_two_sources(folder: Path, tmp_path: Path) -> None:
