@@ -28,6 +28,7 @@ from nfbmr.data.globs import MatchedPictures, expand, is_pattern
 from nfbmr.data.lister import Lister, SliceListing, WholeLister
 from nfbmr.data.manifest import ManifestLister
 from nfbmr.data.parquet_archive import ParquetLister, open_parquet, read_parquet_row
+from nfbmr.data.pattern_tree import PatternTree, cut_at_any_depth
 from nfbmr.data.picture_file import DEFAULT_LIMITS, DecodeLimits
 from nfbmr.data.ranges import fetch, size_and_version
 from nfbmr.data.table_columns import (
@@ -64,6 +65,9 @@ def listers_of(
     address = plain_address(source)
     if not is_pattern(address):
         return [lister_of(address, keep, columns)]
+    at_any_depth = cut_at_any_depth(address)
+    if at_any_depth is not None:
+        return [PatternTree(*at_any_depth)]
     matches = expand(address)
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         listers = list(pool.map(lambda uri: _matched_lister(uri, keep, columns), matches.archives))

@@ -177,12 +177,14 @@ class TreeLister(Lister):
                     continue
                 if part.until and info["name"] > part.until:
                     break
-                member = info["name"].removeprefix(prefix)
                 seen += 1
                 if seen > FILES_PER_SLICE and isinstance(self._fs, S3FileSystem):
                     notes[GOES_ON_AS] = replace(part, after=last).name
                     break
                 last = info["name"]
+                member = last.removeprefix(prefix)
+                if not self.is_wanted(member):
+                    continue
                 if member != printable(member):
                     name = printable(member)
                     problems.append(f"{self.archive}/{name} has a name that is not UTF-8")
@@ -194,6 +196,11 @@ class TreeLister(Lister):
         except STORE_ERRORS as error:
             raise _cannot(self.archive, error) from error
         return SliceListing(rows.table(), {**notes, "problems": problems, "skipped": skipped})
+
+    def is_wanted(self, member: str) -> bool:
+        """Whether a file, named below the folder, is listed at all."""
+        del member
+        return True
 
     def join(self, listings: Sequence[SliceListing]) -> ArchiveListing:
         """All pictures by name."""

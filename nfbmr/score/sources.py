@@ -97,9 +97,10 @@ def _each_once_in_all(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _each_archive_once(listers: Iterable[Lister]) -> list[Lister]:
     """A source may be named twice, and a pattern may match what is also named itself."""
-    kept: dict[tuple[str, tuple[str, ...]], Lister] = {}
+    kept: dict[tuple[tuple[str | None, ...], ...], Lister] = {}
     for lister in listers:
-        kept.setdefault((lister.archive, tuple(lister.slices)), lister)
+        key = tuple(tuple(lister.identity(name)) for name in lister.slices)
+        kept.setdefault(key or ((lister.archive,),), lister)
     return list(kept.values())
 
 

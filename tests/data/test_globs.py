@@ -62,6 +62,9 @@ def test_archives_by_pattern(root: str, pattern: str, names: list[str]) -> None:
         ("2026-11-*/line7/*/*.png", [FILES[4], FILES[6]]),
         ("2026-11-0?/line7", [FILES[4], FILES[6], FILES[7]]),
         ("**/*.jpg", [FILES[7]]),
+        ("**/can/*.[jp][pn]g", [FILES[6]]),
+        ("2026-11-02/**/deeper/*.jpg", [FILES[7]]),
+        ("2026-11-0?/**/*.jpg", [FILES[7]]),
         ("*/line7/can", [FILES[6], FILES[7]]),
     ],
 )
@@ -74,6 +77,15 @@ def test_pictures_are_named_below_the_first_wildcard(root: str) -> None:
     listing = join_slices(lister, [lister.list_slice(name) for name in lister.slices])
     assert [entry.member for entry in listing.entries] == [FILES[4], FILES[6]]
     assert all(entry.version for entry in listing.entries)
+
+
+def test_pictures_at_any_depth_are_listed_in_slices_and_in_pieces(root: str) -> None:
+    (lister,) = listers_of(f"{root}/**/[0-9].png")
+    assert lister.comes_in_pieces
+    assert len(lister.slices) > 1
+    other = listers_of(f"{root}/**/1.png")[0]
+    assert lister.slices == other.slices
+    assert lister.identity(lister.slices[0]) != other.identity(lister.slices[0])
 
 
 def test_a_pattern_that_matches_nothing_says_so(root: str) -> None:
