@@ -89,10 +89,11 @@ def _add_table_arguments(parser: argparse.ArgumentParser) -> None:
 def status_table(status: RunStatus) -> str:
     """The table that --status prints."""
     left_s = status.seconds_left
+    about = f"about {status.failed}"
     rows: list[tuple[str, object]] = [
         ("pictures", status.pictures),
         ("done", status.done),
-        ("of them with an error", status.failed),
+        ("of them with an error", status.failed if status.failed_is_exact else about),
         ("left", status.left),
         ("time left", None if left_s is None else f"{left_s / 3600:.1f} h ({left_s:.0f} s)"),
     ]

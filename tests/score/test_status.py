@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import nfbmr.score.status
 from nfbmr.score.status import run_status, seconds_left
 from nfbmr.settings import RunSettings
 from tests.score.committed_run import committed, finished
@@ -33,7 +34,9 @@ def test_time_left_cannot_be_told_from_too_little(stamps: list[float]) -> None:
     assert seconds_left(stamps, 10) is None
 
 
-def test_status_counts_rows_until_the_run_is_finished_and_then_too(root: str) -> None:
+def test_status_counts_rows_until_the_run_is_finished_and_then_too(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan, schema = committed(root, [10])
     half = run_status(root)
     assert (half.finished, half.pictures, half.done, half.failed, half.left) == (
@@ -43,6 +46,11 @@ def test_status_counts_rows_until_the_run_is_finished_and_then_too(root: str) ->
         4,
         0,
     )
+    assert half.failed_is_exact
+    monkeypatch.setattr(nfbmr.score.status, "UNITS_ASKED", len(plan.units) - 1)
+    sampled = run_status(root)
+    assert not sampled.failed_is_exact
+    assert 0 < sampled.failed <= 10
     finished(root, plan, schema, RunSettings())
     status = run_status(root)
     assert (status.finished, status.done, status.failed, status.left) == (True, 10, 4, 0)
