@@ -8,10 +8,11 @@ champion that it replaces. To promote is to write the next number; whoever comes
 looks again, and judges again against the champion that there is now.
 
 The aliases are a copy of the last entry for everyone who reads. Whoever has written an entry sets
-them, then looks whether a newer entry has come meanwhile, and if so sets them to that. A process
-that dies in between leaves them behind; the next one that promotes, rolls back or looks for the
-champion to judge against brings them in line. An alias moved by hand (in MLflow's pages, say) is
-taken over as an entry of its own once the last entry is older than ``SETTLING_S``.
+them, then looks whether a newer entry has come meanwhile, and if so sets them to that; then it
+writes ``followed.0000``, ``followed.0001``, … A process that dies in between leaves the aliases
+behind, and an entry without that mark; the next one that promotes, rolls back or looks for the
+champion to judge against brings them in line, however late. An alias moved by hand (in MLflow's
+pages, say) is taken over as an entry of its own once the last entry is older than ``SETTLING_S``.
 """
 
 from __future__ import annotations
@@ -96,11 +97,15 @@ class Ledger:
 
     def entries(self) -> list[Promotion]:
         """All promotions in order."""
-        params = self._client.get_run(self._run_id).data.params
+        params = self._params()
         found: list[Promotion] = []
         while (text := params.get(_key(len(found)))) is not None:
             found.append(Promotion(**json.loads(text)))
         return found
+
+    def _params(self) -> dict[str, str]:
+        params: dict[str, str] = self._client.get_run(self._run_id).data.params
+        return params
 
     def append(self, after: int, promotion: Promotion) -> bool:
         """Write the entry that follows the first ``after`` ones.
@@ -126,7 +131,7 @@ class Ledger:
         champion = aliases.get(CHAMPION)
         if champion == (last.champion if last else None):
             return entries
-        if last is not None and time.time() - last.at < SETTLING_S:
+        if last is not None and self._are_late(champion, last, len(entries)):
             self.follow()
             return self.entries()
         replaced = last.champion if last else aliases.get(PREVIOUS)
@@ -134,6 +139,12 @@ class Ledger:
         self.append(len(entries), Promotion(champion, replaced, ADOPTED, reason))
         self.follow()
         return self.entries()
+
+    def _are_late(self, champion: str | None, last: Promotion, count: int) -> bool:
+        """Whether the aliases have not followed the last entry yet, rather than been moved."""
+        if time.time() - last.at < SETTLING_S:
+            return True
+        return champion == last.replaces and _mark(count - 1) not in self._params()
 
     def follow(self) -> None:
         """Set the aliases to the last entry, and again while newer entries come."""
@@ -146,6 +157,7 @@ class Ledger:
             if len(newer) == len(entries):
                 break
             entries = newer
+        self._client.log_param(self._run_id, _mark(len(entries) - 1), "yes")
         if last.champion is not None and self._aliases().get(CHALLENGER) == last.champion:
             self._point(CHALLENGER, None)
 
@@ -179,3 +191,8 @@ class Ledger:
 
 def _key(number: int) -> str:
     return f"promotion.{number:04d}"
+
+
+def _mark(number: int) -> str:
+    """Says that the aliases were set to this entry."""
+    return f"followed.{number:04d}"

@@ -20,6 +20,7 @@ from nfbmr.model_version import MetricPoint
 from nfbmr.registry.failures import without_password
 from nfbmr.registry.names import CHALLENGER, DETECTOR_FOLDER, HASH_TAG, LEDGER_TAG, model_name
 from nfbmr.registry.packaging import write_model_files
+from nfbmr.registry.promotions import Ledger
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,6 +80,7 @@ def register_folder(
     fingerprint = detector_hash(folder)
     known = _version_of(client, name, fingerprint)
     if known is not None:
+        _complete(client, name, known)
         return known
     tags = {key: without_password(value) for key, value in tags.items()} | {HASH_TAG: fingerprint}
     run = _run_of(client, experiment_id, category, fingerprint)
@@ -94,6 +96,15 @@ def register_folder(
     )
     client.set_registered_model_alias(name, CHALLENGER, version.version)
     return str(version.version)
+
+
+def _complete(client: MlflowClient, name: str, version: str) -> None:
+    """Set the alias that the newest version lacks whose registration was cut off."""
+    versions = pages(client.search_model_versions, filter_string=f"name='{name}'")
+    newest = max(int(each.version) for each in versions)
+    is_champion = any(version == entry.champion for entry in Ledger(client, name).entries())
+    if int(version) == newest and not is_champion:
+        client.set_registered_model_alias(name, CHALLENGER, version)
 
 
 def _version_of(client: MlflowClient, name: str, fingerprint: str) -> str | None:

@@ -81,6 +81,7 @@ def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decis
     """Decide against the champion; where another one was promoted meanwhile, against that."""
     for promotion in registry.promotions(fit.category):
         if promotion.champion == version.version:
+            registry.champion(fit.category)  # Brings aliases in line that were left behind.
             return Decision(True, promotion.reason, against=promotion.replaces)
     for _ in range(_ATTEMPTS):
         champion = registry.champion(fit.category)

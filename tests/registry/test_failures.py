@@ -2,7 +2,9 @@
 
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.train import Checkpoint
@@ -11,6 +13,7 @@ from nfbmr import cli
 from nfbmr.config import load_config
 from nfbmr.errors import RegistryError, RegistryUnavailableError
 from nfbmr.registry import CHAMPION, Registry, without_password
+from nfbmr.registry.promotions import SETTLING_S
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.ray_fit import Fitted
 from nfbmr.train.registration import register, register_finished
@@ -112,3 +115,69 @@ def test_a_second_night_is_judged_against_the_first(registry: Registry, tmp_path
     assert registry.resolve("bottle").version == same.version
     assert registry.resolve("bottle", "previous").version == first.version
     assert len({first.version, same.version, worse.version, older.version}) == 4
+
+
+class CutError(Exception):
+    """The connection, gone."""
+
+
+class CuttingClient:
+    """MLflow's client, of which one call reaches the server and brings no answer back, or none.
+
+    Args:
+        client: the real one.
+        number: of the call.
+        is_late: whether the server has done what was asked.
+    """
+
+    def __init__(self, client: Any, number: int, is_late: bool) -> None:
+        self._client, self._left, self._is_late = client, number, is_late
+        self.was_cut = False
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._client, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            self._left -= 1
+            if self._left == 0:
+                self.was_cut = True
+                if self._is_late:
+                    real(*args, **options)
+                raise CutError(name)
+            return real(*args, **options)
+
+        return call
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_registration_that_is_cut_at_any_call_is_finished_by_doing_it_again(
+    registry: Registry, tmp_path: Path, is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version, challenger or champion, and the ledger are what an undisturbed one leaves."""
+    real = registry.client
+    for number in range(1, 100):
+        category = f"bottle{number}{is_late:d}"
+        fits = [
+            finished_fit(tmp_path / f"{category}-{night}", night=night, category=category)
+            for night in (2, 3)
+        ]
+        register_finished(fits[0], registry, 0)
+        cutting = CuttingClient(real, number, is_late)
+        monkeypatch.setattr(registry, "_client", cutting)
+        with suppress(CutError):
+            register_finished(fits[1], registry, 0)
+        monkeypatch.setattr(registry, "_client", real)
+        if not cutting.was_cut:
+            break
+        later = time.time() + SETTLING_S + 1
+        with monkeypatch.context() as tomorrow:
+            tomorrow.setattr("time.time", lambda later=later: later)
+            version, decision = register_finished(fits[1], registry, 0)
+            assert (version.version, decision.promote) == ("2", True), number
+            assert registry.champion(category) is not None
+        assert registry.resolve(category, CHAMPION).version == "2", number
+        assert registry.resolve(category, "previous").version == "1", number
+        assert [entry.champion for entry in registry.promotions(category)] == ["1", "2"], number
+        assert [v.version for v in registry.list_versions(category)] == ["2", "1"], number
+    assert number > 15

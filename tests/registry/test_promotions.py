@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,13 +72,16 @@ def test_rollback_and_its_rollback(registry: Registry, registered: Registered) -
     assert aliases(registry) == {CHAMPION: "2", PREVIOUS: "1"}
 
 
+@pytest.mark.parametrize("later_s", [0.0, SETTLING_S + 1])
 def test_a_promoter_that_died_before_the_aliases_followed_is_made_good(
-    registry: Registry, registered: Registered
+    registry: Registry, registered: Registered, monkeypatch: pytest.MonkeyPatch, later_s: float
 ) -> None:
     registered(2)
     registry.promote("bottle", "1", {})
     assert ledger_of(registry).append(1, Promotion("2", "1", BY_GATE))
     assert registry.resolve("bottle", CHAMPION).version == "1"
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + later_s)
     champion = registry.champion("bottle")
     assert champion is not None
     assert champion.version == "2"
