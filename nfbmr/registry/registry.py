@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -211,14 +212,26 @@ class Registry(Lookup):
     def note_decision(
         self, model: ModelVersion, decision: Mapping[str, Any], tags: Mapping[str, str]
     ) -> None:
-        """Keep a decision of the promotion gate: ``decision.json`` of the run, tags of the version.
+        """Keep a decision of the promotion gate.
+
+        It is ``decision.json`` of the run and tags of the version; its numbers are metrics of the
+        run as well, so that nights can be compared in MLflow's charts.
 
         Raises:
             RegistryError: the registry refused or could not be reached.
         """
+        from mlflow.entities import Metric
+
         with registry_errors(f"noting the decision on {model.name} v{model.version}", self.uri):
             text = without_password(json.dumps(decision, indent=1))
             self.client.log_text(model.run_id, text + "\n", DECISION_FILE)
+            now_ms = int(time.time() * 1000)
+            points = [
+                Metric(f"gate.{name}", float(value), now_ms, 0)
+                for name, value in decision.get("numbers", {}).items()
+                if isinstance(value, (int, float)) and math.isfinite(value)
+            ]
+            self.client.log_batch(model.run_id, metrics=points)
             for key, value in tags.items():
                 value = without_password(value)
                 self.client.set_model_version_tag(model.name, model.version, key, value)

@@ -13,20 +13,22 @@ from ray.train import Checkpoint
 from nfbmr import storage
 from nfbmr.config import Config
 from nfbmr.data.layouts import discover
+from nfbmr.data.sample import Sample
+from nfbmr.errors import STORE_FAULTS, StoreError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.train.background import Background
-from nfbmr.train.cache_eviction import evict
-from nfbmr.train.campaign_result import NOT_STARTED, CategoryResult
+from nfbmr.train.campaign_features import CampaignFeatures, groups_of
+from nfbmr.train.campaign_result import FAILED, NOT_STARTED, CategoryResult, not_reached
 from nfbmr.train.category_finish import finish, fit_of
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.category_tasks import Preparation, make_tasks, pictures_of, split_categories
-from nfbmr.train.features import FeatureIndex, compute_features
+from nfbmr.train.features import compute_features
 from nfbmr.train.fingerprints import fingerprint
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.fit_queue import QueueHooks, fit_categories
-from nfbmr.train.night import Night, open_night
-from nfbmr.train.night_lease import held
+from nfbmr.train.night import Night, open_night, tolerated
+from nfbmr.train.night_lease import Lease, held
 from nfbmr.train.ray_fit import Fitted, Outcome, outcome_of
 from nfbmr.train.split import Split
 from nfbmr.train.unchanged import unchanged_categories
@@ -35,7 +37,6 @@ __all__ = ["CampaignOptions", "CampaignPaths", "CategoryResult", "run_campaign"]
 
 _REGISTERING_AT_ONCE = 4
 _WORST_SAID = 3
-_UNREADABLE_SAID = 200
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,14 @@ class _Campaign:
     progress: Progress
     options: CampaignOptions
     night: Night
+    lease: Lease
     tasks: dict[str, CategoryTask] = field(default_factory=dict)
     is_open: bool = False
     """Whether the same command has something left to do."""
+
+    def may_start(self) -> bool:
+        """Whether another category may begin now."""
+        return self.options.may_start() and not self.lease.is_lost
 
 
 def run_campaign(
@@ -127,86 +133,93 @@ def run_campaign(
         NfbmrError: nothing could be done at all (no data, wrong settings, no registry).
     """
     progress.say(f"Looking for pictures in {data}")
-    samples = discover(data, layout, categories)
+    samples, results = _discovered(data, layout, categories)
     registry.patiently(registry.prepare, config.run.registry_patience_s)
     chosen = None if categories is None else sorted(set(categories))
     learned = {k: v for k, v in config.as_dict().items() if k not in ("run", "night")}
     key = fingerprint(storage.absolute_uri(data), layout, chosen, registry.uri, learned)
     nights = storage.join(paths.checkpoints, "nights")
-    with held(storage.join(nights, f"{key}.lease"), "The same command", progress):
+    with held(storage.join(nights, f"{key}.lease"), "The same command", progress) as lease:
         night = open_night(nights, key, progress)
-        campaign = _Campaign(config, paths, registry, progress, options or CampaignOptions(), night)
-        splits, results = split_categories(samples, config)
-        results += _run(campaign, splits) if splits else []
+        campaign = _Campaign(
+            config, paths, registry, progress, options or CampaignOptions(), night, lease
+        )
+        splits, failed = split_categories(samples, config)
+        results += failed + (_run(campaign, splits) if splits else [])
         if not campaign.is_open:
-            night.close()
+            with tolerated(progress, "The night could not be closed"):
+                night.close()
     return sorted(results, key=lambda result: result.category)
+
+
+def _discovered(
+    data: str, layout: str, categories: Sequence[str] | None
+) -> tuple[list[Sample], list[CategoryResult]]:
+    """The pictures; a category that was asked for and is not there is a result already.
+
+    Raises:
+        DataError: there is nothing, or none of the categories.
+    """
+    if categories is None:
+        return discover(data, layout), []
+    samples = discover(data, layout)
+    known = {sample.category for sample in samples}
+    missing = sorted(set(categories) - known)
+    if missing and len(missing) == len(set(categories)):
+        discover(data, layout, categories)  # Says what there is, and the nearest name.
+    chosen = [sample for sample in samples if sample.category in set(categories)]
+    names = ", ".join(sorted(known))
+    reason = f"there are no pictures of it in {data} now: expected some of {names}"
+    return chosen, [CategoryResult(name, FAILED, decision=reason) for name in missing]
 
 
 def _run(campaign: _Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
     """Everything after the splits; leaves out what has not changed, where that is wanted."""
     results: list[CategoryResult] = []
-    names: dict[str, list[str]] = {}
+    features = CampaignFeatures(campaign.config, campaign.paths.features, campaign.progress)
     if campaign.options.only_changed:
         unchanged, names = unchanged_categories(
             splits, campaign.config, campaign.registry, campaign.progress
         )
         results += unchanged
         splits = {n: s for n, s in splits.items() if n not in {r.category for r in unchanged}}
-    if not splits:
-        return results
-    index = _features(campaign, splits)
-    kept = [entry for entries in names.values() for entry in entries]
-    _bound_cache(campaign, index, kept)
+        features.needed.update(itertools.chain.from_iterable(names.values()))
+    for group in groups_of(splits, campaign.night.waited_for):
+        if campaign.may_start():
+            results += _run_group(campaign, group, features)
+        else:
+            campaign.is_open = True
+            results += [not_reached(name) for name in group]
+    features.bound_cache()
+    _remember_not_reached(campaign, results)
+    return results
+
+
+def _run_group(
+    campaign: _Campaign, splits: dict[str, Split], features: CampaignFeatures
+) -> list[CategoryResult]:
+    """Compute the features of some categories, and fit them."""
+    index, broken = features.compute(splits)
+    campaign.is_open |= bool(broken)
+    if index is None:
+        return broken
+    gone = {result.category for result in broken}
     tasks, failures = make_tasks(
-        splits, Preparation(campaign.config, campaign.paths.features, index)
+        {name: split for name, split in splits.items() if name not in gone},
+        Preparation(campaign.config, campaign.paths.features, index),
     )
     night = campaign.night
     campaign.tasks = {
         task.category: replace(task, state_root=night.states(fit_of(task, night))) for task in tasks
     }
-    return results + failures + _fit_all(campaign, splits)
+    return broken + failures + _fit_all(campaign, splits)
 
 
-def _features(campaign: _Campaign, splits: Mapping[str, Split]) -> FeatureIndex:
-    config, progress = campaign.config, campaign.progress
-    pictures = [p for split in splits.values() for p in pictures_of(split, config)]
-    with progress.counter("features", len(pictures)) as count:
-        index = compute_features(
-            pictures,
-            config.backbone,
-            campaign.paths.features,
-            config.run,
-            lambda done, _: count(done),
-        )
-    reused = len(index.entries) - index.computed
-    progress.say(
-        f"Features of {len(index.entries)} pictures ({index.computed} computed, {reused} from the "
-        f"cache, {len({picture.uri for picture in index.errors})} pictures unreadable)"
-    )
-    unreadable = {picture.uri: error for picture, error in index.errors.items()}
-    for uri, error in itertools.islice(unreadable.items(), _UNREADABLE_SAID):
-        progress.say(f"  skipped {uri}: {error}")
-    if len(unreadable) > _UNREADABLE_SAID:
-        progress.say(f"  and {len(unreadable) - _UNREADABLE_SAID} more")
-    return index
-
-
-def _bound_cache(campaign: _Campaign, index: FeatureIndex, kept: Sequence[str]) -> None:
-    """Remove features that nobody has used for longest."""
-    limit_gib = campaign.config.night.cache_gib
-    needed = {*index.entries.values(), *kept}
-    done = evict(campaign.paths.features, index.backbone_key, needed, limit_gib)
-    if done.removed:
-        campaign.progress.say(
-            f"Removed {done.removed} features from the cache that were not used for longest; it "
-            f"has {done.size_gib:.2f} GiB now"
-        )
-    if 0 < limit_gib < done.needed_gib:
-        campaign.progress.say(
-            f"The features of this campaign alone take {done.needed_gib:.2f} GiB, more than "
-            f"night.cache_gib = {limit_gib:g}: they are kept"
-        )
+def _remember_not_reached(campaign: _Campaign, results: Sequence[CategoryResult]) -> None:
+    not_started = frozenset(r.category for r in results if r.outcome == NOT_STARTED)
+    if not_started:
+        with tolerated(campaign.progress, "The night could not remember what it did not reach"):
+            campaign.night.keep_waiting(not_started)
 
 
 def _fit_all(campaign: _Campaign, splits: Mapping[str, Split]) -> list[CategoryResult]:
@@ -226,9 +239,9 @@ def _fit_all(campaign: _Campaign, splits: Mapping[str, Split]) -> list[CategoryR
     left = [task for name, task in tasks.items() if name not in results and name not in fitted]
     hooks = QueueHooks(
         epoch=_epoch_lines(progress),
-        may_start=campaign.options.may_start,
+        may_start=campaign.may_start,
         repair=partial(_repair, campaign, splits),
-        fitted=partial(_note_fitted, night),
+        fitted=partial(_note_fitted, campaign),
     )
     ordered = sorted(
         left, key=lambda t: (t.category not in night.waited_for, -len(t.fit_entries), t.category)
@@ -237,9 +250,6 @@ def _fit_all(campaign: _Campaign, splits: Mapping[str, Split]) -> list[CategoryR
         registering.run(partial(_finish, campaign, outcome))
         results |= _said(registering.finished(), campaign)
     results |= _said(registering.finished(wait=True), campaign)
-    not_started = frozenset(n for n, r in results.items() if r.outcome == NOT_STARTED)
-    if not_started:
-        night.keep_waiting(not_started)
     return list(results.values())
 
 
@@ -258,7 +268,7 @@ def _fitted(night: Night, task: CategoryTask) -> Fitted | None:
         return None
     try:
         outcome = outcome_of(task.category, Checkpoint(noted["checkpoint"]))
-    except (OSError, ValueError):
+    except (*STORE_FAULTS, StoreError, ValueError):
         return None
     return outcome if isinstance(outcome, Fitted) else None
 
@@ -271,14 +281,18 @@ def _finish(campaign: _Campaign, outcome: Outcome) -> CategoryResult:
     return result
 
 
-def _note_fitted(night: Night, task: CategoryTask, run: str, outcome: Fitted) -> None:
+def _note_fitted(campaign: _Campaign, task: CategoryTask, run: str, outcome: Fitted) -> None:
+    night = campaign.night
     checkpoint = storage.join(night.runs, run, outcome.checkpoint.path.rpartition("/")[2])
-    night.note_fitted(fit_of(task, night), run, checkpoint)
+    with tolerated(
+        campaign.progress, f"The night could not remember that {task.category} is fitted"
+    ):
+        night.note_fitted(fit_of(task, night), run, checkpoint)
 
 
 def _repair(campaign: _Campaign, splits: Mapping[str, Split], task: CategoryTask) -> None:
     """Look into every entry of a category, and compute anew what is damaged or gone."""
-    pictures = pictures_of(splits[task.category], campaign.config)
+    pictures = pictures_of(splits[task.category])
     settings, run = campaign.config.backbone, campaign.config.run
     index = compute_features(pictures, settings, campaign.paths.features, run, distrust=True)
     campaign.progress.say(

@@ -32,6 +32,8 @@ class CategoryResult:
         worst: training pictures that fit worst, the worst first (``WorstPicture``).
         seconds: of the fit.
         decision: the gate's sentence, or the error.
+        promoted: whether the version is champion now; None without a version.
+        gate: the numbers of the gate's decision.
     """
 
     category: str
@@ -49,7 +51,15 @@ class CategoryResult:
     worst: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     decision: str = ""
+    promoted: bool | None = None
+    gate: dict[str, float | int | str | None] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+def not_reached(category: str) -> CategoryResult:
+    """The row of a category that was not begun before the campaign's time was over."""
+    reason = "its time did not come: the same command goes on with it first"
+    return CategoryResult(category, NOT_STARTED, decision=reason)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from nfbmr.errors import STORE_FAULTS, NfbmrError, RegistryError, StoreError
 from nfbmr.registry import Registry
-from nfbmr.train.campaign_result import FAILED, NOT_STARTED, REGISTERED, CategoryResult
+from nfbmr.train.campaign_result import (
+    FAILED,
+    NOT_STARTED,
+    REGISTERED,
+    CategoryResult,
+    not_reached,
+)
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.night import Night
 from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome
@@ -40,7 +46,7 @@ def finish(
     )
     if isinstance(outcome, NotStarted):
         result.outcome = NOT_STARTED
-        result.decision = "its time did not come: the same command goes on with it first"
+        result.decision = not_reached(task.category).decision
         return result, True
     if isinstance(outcome, Failed):
         result.decision = outcome.error
@@ -55,12 +61,14 @@ def finish(
         is_ours = isinstance(error, NfbmrError)
         what = f"Registering {task.category!r} failed: {type(error).__name__}: {error}"
         result.decision = str(error) if is_ours else what
-        night.forget_fitted(fit_of(task, night))
+        if not isinstance(error, (*STORE_FAULTS, StoreError)):
+            _forget_fitted(night, task, result)
         return result, True
     result.outcome = REGISTERED
     result.version = version.version
     verdict = "champion" if decision.promote else "challenger"
     result.decision = f"version {version.version} is {verdict}: {decision.reason}"
+    result.promoted, result.gate = decision.promote, dict(decision.numbers)
     try:
         night.note_result(fit_of(task, night), result.as_dict())
     except (
@@ -70,6 +78,14 @@ def finish(
         result.decision += f" (the night could not remember it: {error})"
         return result, True
     return result, False
+
+
+def _forget_fitted(night: Night, task: CategoryTask, result: CategoryResult) -> None:
+    """What was fitted cannot be registered: going on must not try the same again."""
+    try:
+        night.forget_fitted(fit_of(task, night))
+    except (*STORE_FAULTS, StoreError) as error:
+        result.decision += f" (and the night could not forget it: {error})"
 
 
 def _describe(result: CategoryResult, fitted: Fitted) -> None:

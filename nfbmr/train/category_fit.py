@@ -145,6 +145,7 @@ def _fit(
             report=report,
             workers=workers,
             keeper=keeper,
+            memory_share=task.memory_share,
         )
     except FeaturesError as error:
         raise FeaturesError(f"Category {task.category!r}: {error}") from error

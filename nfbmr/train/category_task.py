@@ -29,8 +29,7 @@ class CategoryTask:
         fit_entries: cache entries of the pictures to fit on.
         held_out_entries: of the normal pictures to calibrate with; the same as ``fit_entries``
             where they are cross-fitted.
-        synthetic_entries: of held-out pictures with synthetic defects; none where the aggregate
-            is given.
+        synthetic_entries: of held-out pictures with synthetic defects.
         folds: how many times heads are fitted to calibrate by cross-fitting; 0 where the pictures
             that calibrate are held out.
         lineage: goes into the detector.
@@ -38,6 +37,7 @@ class CategoryTask:
             gate looks at their scores.
         uris: where all these pictures lie, by entry.
         state_root: folder or ``s3://`` prefix where the fit keeps its state; None keeps none.
+        memory_share: of the device that is the worker's.
     """
 
     category: str
@@ -53,6 +53,7 @@ class CategoryTask:
     labelled_entries: Mapping[str, bool] = field(default_factory=dict)
     uris: Mapping[str, str] = field(default_factory=dict)
     state_root: str | None = None
+    memory_share: float = 1.0
 
     @property
     def fingerprint(self) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from nfbmr.config import Config
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
-from nfbmr.fit_settings import AUTOMATIC
 from nfbmr.train.campaign_result import FAILED, CategoryResult
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.code_version import code_version
@@ -18,7 +17,7 @@ from nfbmr.train.fingerprints import data_fingerprint, settings_fingerprint
 from nfbmr.train.split import Split, labelled_pictures, split_normals, topped_up
 
 SYNTHETIC_DEFECTS = 1
-"""Synthetic defects per held-out picture, for the choice of the aggregate."""
+"""Synthetic defects per held-out picture, for the choice of the aggregate and for the gate."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ def split_categories(
     return splits, failures
 
 
-def pictures_of(split: Split, config: Config) -> list[Picture]:
+def pictures_of(split: Split) -> list[Picture]:
     """All pictures whose features a category needs."""
     labelled = [Picture(sample.uri) for sample in split.labelled]
-    return training_pictures(split) + labelled + _synthetic(split, config)
+    return training_pictures(split) + labelled + _synthetic(split)
 
 
 def training_pictures(split: Split) -> list[Picture]:
@@ -63,9 +62,8 @@ def training_pictures(split: Split) -> list[Picture]:
     return [Picture(sample.uri) for sample in split.pictures]
 
 
-def _synthetic(split: Split, config: Config) -> list[Picture]:
-    if config.calibration.aggregate != AUTOMATIC:
-        return []
+def _synthetic(split: Split) -> list[Picture]:
+    """Also where the aggregate is chosen already: the gate compares versions by them."""
     variants = range(1, SYNTHETIC_DEFECTS + 1)
     return [Picture(sample.uri, variant) for sample in split.held_out for variant in variants]
 
@@ -135,7 +133,7 @@ def _task(name: str, split: Split, preparation: Preparation, data: str) -> Categ
         backbone=index.backbone,
         fit_entries=fit_entries,
         held_out_entries=held_out_entries,
-        synthetic_entries=entries(_synthetic(split, config)),
+        synthetic_entries=entries(_synthetic(split)),
         folds=split.folds,
         lineage={
             "data_fingerprint": data,
@@ -147,7 +145,7 @@ def _task(name: str, split: Split, preparation: Preparation, data: str) -> Categ
             "fitted_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
         labelled_entries=_labelled_entries(split, index, {*fit_entries, *held_out_entries}),
-        uris={index.entries[p]: p.uri for p in pictures_of(split, config) if p in index.entries},
+        uris={index.entries[p]: p.uri for p in pictures_of(split) if p in index.entries},
     )
 
 

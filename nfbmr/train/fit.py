@@ -35,6 +35,7 @@ def fit_heads(
     keeper: Keeper | None = None,
     fitted_flow: Heads | None = None,
     workers: Workers | None = None,
+    memory_share: float = 1.0,
 ) -> Heads:
     """Fit standardiser, flow and mapper on the features of normal pictures.
 
@@ -54,6 +55,7 @@ def fit_heads(
             their flow is taken and only the mapper is fitted, with the same result.
         workers: that fit together; those of ``torch.distributed`` by default. A fit that only one
             of them makes is given ``Workers()``, or it would wait for the others for ever.
+        memory_share: of the device that is this fit's; others run beside it.
 
     Returns:
         The heads, in evaluation mode, on the CPU.
@@ -70,7 +72,10 @@ def fit_heads(
     torch.manual_seed(fit_settings.seed)
     heads = Heads((channels, height, width), heads_settings)
     if heads_settings.standardize:
-        heads.standardizer.fit_chunks(lambda: chunks(raw, _STATISTICS_CHUNK))
+        try:
+            heads.standardizer.fit_chunks(lambda: chunks(raw, _STATISTICS_CHUNK))
+        except FitError as error:
+            raise type(error)(f"Category {category!r} cannot be standardised: {error}") from error
     resumed = keeper.load() if keeper is not None else None
     if resumed is not None:
         heads.load_state_dict(resumed.heads)
@@ -78,7 +83,12 @@ def fit_heads(
         heads.flow.load_state_dict(fitted_flow.flow.state_dict())
     heads.to(device).to(memory_format=torch.channels_last)
     own = training_features(
-        raw, heads.standardizer, fit_settings, device, with_targets=heads.mapper is not None
+        raw,
+        heads.standardizer,
+        fit_settings,
+        device,
+        with_targets=heads.mapper is not None,
+        memory_share=memory_share,
     )
     workers = workers or Workers.current()
     run = FitRun(heads, fit_settings, category, device, own, report, workers, keeper, resumed)

@@ -17,7 +17,7 @@ from nfbmr.settings import RunSettings
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.fit_capacity import FitShare, share_of, slots_of, undivided
-from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome, fit_one
+from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome, cause_of, fit_one
 
 EpochNote = tuple[str, EpochLosses]
 _LOOK_EVERY_S = 0.5
@@ -59,6 +59,8 @@ class _Attempt:
     task: CategoryTask
     share: FitShare
     second_for: frozenset[Cause] = frozenset()
+    first: Failed | None = None
+    """Why there is a second one."""
 
 
 def fit_categories(
@@ -67,8 +69,8 @@ def fit_categories(
     """Fit every category in its own Ray Train run; yield each outcome as it comes.
 
     One category's failure never stops the others. What another attempt may mend gets one: a lost
-    worker several within its run (``night.retries``), damaged features one after they were
-    computed anew, and a fit that ran out of memory one with more room.
+    worker several within its run (``night.retries``) and one more behind the others, damaged
+    features one after they were computed anew, and a fit that ran out of memory one with more room.
 
     Args:
         tasks: what to fit, in the order in which they start; one that needs more room than is
@@ -97,11 +99,13 @@ def fit_categories(
             again = _another_attempt(attempt, outcome, slots)
             if again is None:
                 yield _plain(attempt, outcome)
+            elif Cause.LOST in again.second_for:
+                waiting.append(again)
             else:
                 waiting.insert(0, again)
         for category, epoch in _noted(board):
             hooks.epoch(category, epoch)
-    yield from (NotStarted(attempt.task.category) for attempt in waiting)
+    yield from (attempt.first or NotStarted(attempt.task.category) for attempt in waiting)
 
 
 def _new_board() -> Any:
@@ -166,12 +170,14 @@ def _another_attempt(
     attempt: _Attempt, outcome: Outcome | BaseException, slots: int
 ) -> _Attempt | None:
     """A second attempt, where it may mend what failed."""
-    cause = outcome.cause if isinstance(outcome, Failed) else None
-    if cause not in (Cause.FEATURES, Cause.MEMORY) or cause in attempt.second_for:
+    failed = _plain(attempt, outcome)
+    if not isinstance(failed, Failed) or failed.cause in attempt.second_for:
         return None
-    more_room = cause is Cause.MEMORY
+    if failed.cause not in (Cause.FEATURES, Cause.MEMORY, Cause.LOST):
+        return None
+    more_room = failed.cause is Cause.MEMORY
     share = undivided(attempt.share, slots) if more_room else attempt.share
-    return _Attempt(attempt.task, share, attempt.second_for | {cause})
+    return _Attempt(attempt.task, share, attempt.second_for | {failed.cause}, failed)
 
 
 def _plain(attempt: _Attempt, outcome: Outcome | BaseException) -> Outcome:
@@ -179,5 +185,7 @@ def _plain(attempt: _Attempt, outcome: Outcome | BaseException) -> Outcome:
     if isinstance(outcome, BaseException):
         what = f"{type(outcome).__name__}: {outcome}"
         category = attempt.task.category
-        return Failed(category, f"The fit of category {category!r} failed: {what}", Cause.PROGRAM)
+        return Failed(
+            category, f"The fit of category {category!r} failed: {what}", cause_of(outcome)
+        )
     return outcome

@@ -4,7 +4,8 @@ A night is one run of one command: the same data root, layout, categories, regis
 Its folder is there from the command's start until it has nothing left to do; while it is there,
 the same command goes on with that night, and afterwards it begins a new one.
 
-``<root>/<night>/night.json``               when it began, and which categories it did not reach
+``<root>/<night>/night.json``               when it began and was last gone on with, and which
+                                            categories it did not reach
 ``<root>/<night>/<fit>/…``                  states of an unfinished fit (``FitCheckpoint``)
 ``<root>/<night>/<fit>.fitted.json``        where the finished detector waits to be registered
 ``<root>/<night>/<fit>.result.json``        the row of a category that is finished
@@ -18,9 +19,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from nfbmr import storage
+from nfbmr.errors import STORE_FAULTS, StoreError
 from nfbmr.progress import Progress
 
 _KEPT_DAYS = 14.0
@@ -94,7 +99,8 @@ class Night:
 
     def keep_waiting(self, categories: frozenset[str]) -> None:
         """The night was cut: the same command goes on with these categories first."""
-        self._write(_NIGHT, {"started_at": self.started_at, "waited_for": sorted(categories)})
+        values = {"started_at": self.started_at, "used_at": time.time()}
+        self._write(_NIGHT, {**values, "waited_for": sorted(categories)})
 
     def close(self) -> None:
         """The night has nothing left to do."""
@@ -126,9 +132,11 @@ def open_night(root: str, key: str, progress: Progress) -> Night:
     now = time.time()
     _remove_forgotten(root, key, now)
     folder = storage.join(root, key)
-    began = _began(storage.join(folder, _NIGHT))
-    if began is not None:
-        return Night(folder, *began, is_resumed=True)
+    begun = _begun(storage.join(folder, _NIGHT))
+    if begun is not None:
+        night = Night(folder, begun.started_at, begun.waited_for, is_resumed=True)
+        night.keep_waiting(begun.waited_for)
+        return night
     if storage.read(storage.join(folder, _NIGHT)) is not None:
         progress.say(f"{folder}/{_NIGHT} is damaged: the night begins anew")
         storage.remove_tree(folder)
@@ -139,18 +147,36 @@ def open_night(root: str, key: str, progress: Progress) -> Night:
 
 def _remove_forgotten(root: str, key: str, now: float) -> None:
     for name in storage.list_folders(root):
-        began = None if name == key else _began(storage.join(root, name, _NIGHT))
-        if began is not None and now - began[0] > _KEPT_DAYS * _DAY_S:
+        begun = None if name == key else _begun(storage.join(root, name, _NIGHT))
+        if begun is not None and now - begun.used_at > _KEPT_DAYS * _DAY_S:
             storage.remove_tree(storage.join(root, name))
 
 
-def _began(uri: str) -> tuple[float, frozenset[str]] | None:
-    """When a night began and which categories waited; None where that cannot be read."""
+@dataclass(frozen=True)
+class _Begun:
+    started_at: float
+    used_at: float
+    waited_for: frozenset[str]
+
+
+def _begun(uri: str) -> _Begun | None:
+    """What a night's own file says; None where that cannot be read."""
     data = storage.read(uri)
     if data is None:
         return None
     try:
         values = json.loads(data)
-        return float(values["started_at"]), frozenset(map(str, values["waited_for"]))
-    except (ValueError, KeyError, TypeError):
+        started_at = float(values["started_at"])
+        waited_for = frozenset(map(str, values["waited_for"]))
+        return _Begun(started_at, float(values.get("used_at", started_at)), waited_for)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+@contextmanager
+def tolerated(progress: Progress, what: str) -> Iterator[None]:
+    """What a night cannot write down costs time in another night, and nothing in this one."""
+    try:
+        yield
+    except (*STORE_FAULTS, StoreError) as error:
+        progress.say(f"warning: {what}: {error}")

@@ -12,8 +12,9 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from nfbmr import storage
@@ -25,8 +26,19 @@ _GONE_AFTER_S = 60.0
 _LOOK_EVERY_S = 3.0
 
 
+class Lease:
+    """What a holder sees of its lease.
+
+    Attributes:
+        is_lost: whether another process took it over, because this one stood still for too long.
+    """
+
+    def __init__(self) -> None:
+        self.is_lost = False
+
+
 @contextmanager
-def held(uri: str, what: str, progress: Progress) -> Iterator[None]:
+def held(uri: str, what: str, progress: Progress) -> Iterator[Lease]:
     """Hold a lease.
 
     Args:
@@ -38,12 +50,19 @@ def held(uri: str, what: str, progress: Progress) -> Iterator[None]:
         OutputError: another process holds it.
     """
     lease = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
+    lease |= {"processes": _process_space()}
     _take(uri, lease, what, progress)
     done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(uri, lease, done), daemon=True)
+    mine = Lease()
+
+    def lost(by: str) -> None:
+        mine.is_lost = True
+        progress.say(f"{what} was taken over by {by}: nothing more is begun here")
+
+    renewing = threading.Thread(target=_renew, args=(uri, lease, done, lost), daemon=True)
     renewing.start()
     try:
-        yield
+        yield mine
     finally:
         done.set()
         renewing.join()
@@ -91,7 +110,7 @@ def _has_ended(other: dict[str, Any]) -> bool:
     """Whether the holder is known to be gone: nobody, or a process of this machine that ended."""
     if not other:
         return True
-    if other.get("host") != socket.gethostname():
+    if (other.get("host"), other.get("processes")) != (socket.gethostname(), _process_space()):
         return False
     try:
         os.kill(int(other["pid"]), 0)
@@ -102,13 +121,26 @@ def _has_ended(other: dict[str, Any]) -> bool:
     return False
 
 
-def _renew(uri: str, lease: dict[str, Any], done: threading.Event) -> None:
+def _process_space() -> str:
+    """Where a process id means this process: the machine since it started, and its container."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    try:
+        return f"{boot.read_text().strip()} {namespace.readlink()}"
+    except OSError:  # Not Linux.
+        return ""
+
+
+def _renew(
+    uri: str, lease: dict[str, Any], done: threading.Event, lost: Callable[[str], None]
+) -> None:
     renewals = 0
     while not done.wait(_RENEWED_EVERY_S):
         renewals += 1
         with suppress(*STORE_FAULTS, StoreError):  # A busy store: the next renewal comes soon.
-            if _holder(uri).get("id", lease["id"]) != lease["id"]:
-                return  # This process stood still for so long that another took over.
+            now = _holder(uri)
+            if now.get("id", lease["id"]) != lease["id"]:
+                lost(_name(now))
+                return
             storage.write_atomically(uri, _bytes(lease, renewals))
 
 

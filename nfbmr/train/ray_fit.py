@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def _worker(config: dict[str, Any]) -> None:
     """
     from nfbmr.train.category_fit import fit_category  # What the driver need not import.
 
-    task: CategoryTask = config["task"]
+    task: CategoryTask = replace(config["task"], memory_share=_memory_share())
     board = config["board"]
     workers = Workers.current()
     with tempfile.TemporaryDirectory(prefix="nfbmr-fit-") as temporary:
@@ -160,6 +161,14 @@ def _worker(config: dict[str, Any]) -> None:
             (folder / _ERROR_FILE).write_text(json.dumps(values))
         checkpoint = Checkpoint.from_directory(temporary) if workers.is_first else None
         ray.train.report({}, checkpoint=checkpoint)
+
+
+def _memory_share() -> float:
+    """The worker's share of its device: fits that begin at once would each take it for free."""
+    assigned = ray.get_runtime_context().get_assigned_resources()
+    if assigned.get("GPU"):
+        return min(1.0, float(assigned["GPU"]))
+    return min(1.0, float(assigned.get("CPU", 1.0)) / (os.cpu_count() or 1))
 
 
 def cause_of(error: BaseException) -> Cause:

@@ -131,7 +131,7 @@ def run_stage(stage: Stage, run: FitRun) -> None:
     """Optimise one module for its epochs and report the mean losses of each.
 
     Raises:
-        FitError: a loss is not a finite number.
+        FitError: a loss, or in the end a parameter, is not a finite number.
     """
     learned, watched = _pictures(run)
     epochs = run.settings.epochs(stage.name, len(learned))
@@ -153,6 +153,7 @@ def run_stage(stage: Stage, run: FitRun) -> None:
                 run.keeper.keep(_state(run.heads, stage, epoch, state))
     state.early_stop.restore_best(stage.module)
     stage.module.eval()
+    _check_parameters(stage)
 
 
 def _pictures(run: FitRun) -> tuple[Tensor, Tensor]:
@@ -212,7 +213,10 @@ def _epoch(
 
 @torch.no_grad()
 def _validation_loss(stage: Stage, run: FitRun, watched_N: Tensor) -> float:
-    """The sum of the losses, averaged over pictures that are not learned from."""
+    """The sum of the losses, averaged over pictures that are not learned from.
+
+    And over the workers, whose roundings differ: all of them leave the stage in the same epoch.
+    """
     stage.module.eval()
     parts = watched_N.split(run.settings.batch_size)
     total = 0.0
@@ -220,7 +224,8 @@ def _validation_loss(stage: Stage, run: FitRun, watched_N: Tensor) -> float:
         with autocast(run.settings.precision, run.device):
             losses = torch.stack(stage.losses(stage.module, *features)).sum()
         total += float(losses) * len(index_B)
-    return total / len(watched_N)
+    mean = torch.tensor(total / len(watched_N), dtype=torch.float64, device=run.device)
+    return float(run.workers.mean(mean))
 
 
 def _state(heads: nn.Module, stage: Stage, epoch: int, state: _Optimisation) -> StageState:
@@ -288,6 +293,17 @@ def checked_means(losses_SL: Tensor, stage: Stage) -> dict[str, float]:
             stage, f"{means}, after {stage.first_loss:g} in the first epoch", stage.step
         )
     return means
+
+
+def _check_parameters(stage: Stage) -> None:
+    """Losses are taken before a step: what the last one made of the module shows here alone.
+
+    Raises:
+        FitError: a parameter is not finite.
+    """
+    bad = [n for n, p in stage.module.named_parameters() if not bool(torch.isfinite(p).all())]
+    if bad:
+        raise _diverged(stage, f"{bad[0]} is not finite", stage.step)
 
 
 def _diverged(stage: Stage, losses: str, step: int) -> FitError:

@@ -26,7 +26,7 @@ from nfbmr.train.feature_cache import FeatureCache
 
 _CHUNK = 128
 _FREE_SHARE = 0.5
-"""Of the device's free memory that features may take; fits that run side by side share it."""
+"""Of the free memory that is a fit's own: the rest is for weights and activations."""
 
 
 class RawFeatures(Protocol):
@@ -217,6 +217,7 @@ def training_features(
     device: torch.device,
     *,
     with_targets: bool,
+    memory_share: float = 1.0,
 ) -> TrainingFeatures:
     """The features where the settings say, or where they fit.
 
@@ -226,12 +227,14 @@ def training_features(
         settings: ``features`` and ``feature_memory_mib``.
         device: of the fit.
         with_targets: whether ``z`` will be kept beside ``y``.
+        memory_share: of the device's free memory that is this fit's.
 
     Raises:
         FitError: they are to be resident, but do not fit.
     """
     needed = resident_bytes(raw.shape, settings.precision, with_targets=with_targets)
-    allowed = settings.feature_memory_mib * 2**20 or int(_FREE_SHARE * free_memory_bytes(device))
+    free = memory_share * free_memory_bytes(device)
+    allowed = settings.feature_memory_mib * 2**20 or int(_FREE_SHARE * free)
     if settings.features == "streamed" or (settings.features == "auto" and needed > allowed):
         return StreamedFeatures(raw, standardizer, settings.precision, device)
     if needed > allowed:

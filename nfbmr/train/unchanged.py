@@ -71,4 +71,4 @@ def unchanged_categories(
 
 
 def _fetched(split: Split, config: Config, hashes: Mapping[str, str]) -> list[Picture]:
-    return [picture for picture in pictures_of(split, config) if picture.uri in hashes]
+    return [picture for picture in pictures_of(split) if picture.uri in hashes]

@@ -65,7 +65,7 @@ def make_task(data: str, folder: Path) -> CategoryTask:
     samples = discover(data, "mvtec")
     own = [sample for sample in samples if sample.category == samples[0].category]
     splits, _ = split_categories(own, config)
-    pictures = [p for split in splits.values() for p in pictures_of(split, config)]
+    pictures = [p for split in splits.values() for p in pictures_of(split)]
     root = str(folder / "features")
     index = compute_features(pictures, config.backbone, root, config.run)
     (task,), _ = make_tasks(splits, Preparation(config, root, index))

@@ -181,7 +181,7 @@ def test_an_empty_or_missing_root_is_an_error(trained: Trained, tmp_path: Path) 
         campaign(tmp_path / "empty", trained.config, tmp_path)
 
 
-def test_divergence_of_one_category_is_reported_by_name_and_stops_no_other(
+def test_a_category_that_is_gone_fails_alone_and_divergence_is_reported_by_name(
     trained: Trained, tmp_path: Path
 ) -> None:
     """A worker's FitError comes back as a sentence, through Ray Train."""
@@ -194,13 +194,15 @@ def test_divergence_of_one_category_is_reported_by_name_and_stops_no_other(
     results = run_campaign(
         trained.factory.root,
         "mvtec",
-        [one],
+        [one, "gone"],
         config,
         CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints")),
         Registry(default_uri(str(tmp_path))),
         QUIET,
     )
-    assert results[0].outcome == "failed"
+    assert [r.outcome for r in results] == ["failed", "failed"]
+    results.sort(key=lambda result: result.category == "gone")
+    assert "there are no pictures of it" in results[1].decision
     assert f"{one!r} diverged" in results[0].decision
     assert "at step" in results[0].decision
 

@@ -128,6 +128,19 @@ def test_a_dead_channel_does_not_spoil_the_fit() -> None:
         assert torch.isfinite(heads(features(4, seed=2))).all()
 
 
+def test_a_last_step_that_breaks_the_mapper_is_divergence() -> None:
+    """The losses of an epoch are taken before its steps."""
+    with pytest.raises(FitError, match=r"'bottle' diverged: .* is not finite at step 1 of stage"):
+        fit(
+            features(8),
+            mapper_epochs=1,
+            mapper_learning_rate=1e38,
+            gradient_clip_norm=0.0,
+            schedule="constant",
+            precision="float32",
+        )
+
+
 def test_divergence_names_category_stage_and_step() -> None:
     with pytest.raises(
         FitError, match=r"'bottle' diverged: .*(nan|inf).* at step \d+ of stage 'flow'"

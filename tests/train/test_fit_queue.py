@@ -1,5 +1,6 @@
 """What goes wrong with one fit on a real Ray is mended or reported, and stops no other."""
 
+import errno
 import os
 import resource
 import shutil
@@ -69,7 +70,7 @@ def healthy(trained: Trained) -> CategoryTask:
     config = replace(trained.config, fit=fit, night=night, run=run)
     samples = discover(trained.factory.root, "mvtec", [trained.results[0].category])
     splits, _ = split_categories(samples, config)
-    pictures = [p for split in splits.values() for p in pictures_of(split, config)]
+    pictures = [p for split in splits.values() for p in pictures_of(split)]
     root = str(trained.work_dir / "features")
     index = compute_features(pictures, config.backbone, root, config.run)
     tasks, _ = make_tasks(splits, Preparation(config, root, index))
@@ -135,7 +136,15 @@ def test_trouble_of_some_is_mended_or_reported_and_the_others_are_fitted(
         replace(named(healthy, "damaged", tmp_path), cache_root=str(damaged)),
         replace(named(healthy, "large", tmp_path), config=replace(healthy.config, night=large)),
     ]
-    outcomes, seen = fit_all(tasks, tmp_path, QueueHooks(repair=repair))
+    forgotten: list[str] = []
+
+    def fitted(task: CategoryTask, run: str, outcome: Fitted) -> None:
+        if task.category == "killed" and not forgotten:
+            forgotten.append(run)
+            raise OSError(errno.EIO, "the store is away")
+
+    outcomes, seen = fit_all(tasks, tmp_path, QueueHooks(repair=repair, fitted=fitted))
+    assert forgotten
     assert outcomes.keys() == {task.category for task in tasks}
     undisturbed = losses(outcomes["healthy"])
     assert len(undisturbed) == 8
@@ -190,6 +199,21 @@ class AlwaysKilled(TroubledFit):
 
 def vars_of(fit: TroubledFit) -> dict[str, object]:
     return {name: getattr(fit, name) for name in TroubledFit.__dataclass_fields__}
+
+
+@pytest.mark.integration
+def test_a_failure_that_another_attempt_would_mend_is_a_failure_when_the_time_is_over(
+    healthy: CategoryTask, tmp_path: Path
+) -> None:
+    task = named(healthy, "memory", tmp_path, "memory")
+
+    def may_start() -> bool:
+        return not Path(tmp_path / "memory.met").exists()
+
+    outcomes, _ = fit_all([task], tmp_path, QueueHooks(may_start=may_start))
+    outcome = outcomes["memory"]
+    assert isinstance(outcome, Failed)
+    assert outcome.cause is Cause.MEMORY
 
 
 def test_nothing_is_begun_when_the_time_is_over(

@@ -64,6 +64,18 @@ def test_a_night_that_nobody_goes_on_with_is_removed_after_two_weeks(
     assert storage.list_folders(root) == ["today's", "yesterday's"]
 
 
+def test_a_night_that_is_gone_on_with_every_day_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, now = str(tmp_path), time.time()
+    began = open_night(root, "long", QUIET).started_at
+    for day in range(1, 20):
+        monkeypatch.setattr(time, "time", lambda day=day: now + day * 86400)
+        assert open_night(root, "long", QUIET).started_at == began
+    open_night(root, "another", QUIET)
+    assert storage.list_folders(root) == ["another", "long"]
+
+
 def test_damaged_files_of_a_night_are_as_good_as_none(root: str) -> None:
     night = open_night(root, "command", QUIET)
     night.note_result("bottle.1", {"version": "7"})

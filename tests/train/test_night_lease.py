@@ -1,12 +1,15 @@
 """Of two processes that run one command, one is told so; a holder that is gone holds nothing."""
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.progress import Progress
 from nfbmr.train import night_lease
@@ -61,6 +64,31 @@ def test_a_living_holder_is_named_and_a_killed_one_holds_nothing(tmp_path: Path)
     with held(uri, "It", QUIET):
         pass
     assert not Path(uri).exists()
+
+
+def test_a_holder_learns_that_another_took_over(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(night_lease, "_RENEWED_EVERY_S", 0.1)
+    with held(uri, "It", QUIET) as lease:
+        assert not lease.is_lost
+        storage.write_atomically(uri, b'{"id": "y", "host": "another machine", "pid": 1}')
+        for _ in range(100):
+            if lease.is_lost:
+                break
+            time.sleep(0.1)
+        assert lease.is_lost
+    assert json.loads(storage.read(uri) or b"{}")["id"] == "y"
+
+
+def test_a_process_id_means_a_process_only_where_it_was_given(tmp_path: Path) -> None:
+    """Two containers of one name: that nobody has this id here says nothing."""
+    path = tmp_path / "command.lease"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    values = {"id": "x", "host": socket.gethostname(), "pid": gone.pid, "processes": "elsewhere"}
+    path.write_text(json.dumps(values))
+    began = time.monotonic()
+    with held(str(path), "It", QUIET):
+        assert time.monotonic() - began >= night_lease._GONE_AFTER_S
 
 
 @pytest.mark.parametrize(

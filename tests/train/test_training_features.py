@@ -66,12 +66,17 @@ def test_memory_decides_unless_the_settings_do() -> None:
     assert needed == 3 * features(COUNT).numel() * 4
     large = InMemory(features(1).expand(4096, *SHAPE))
 
-    def kind(raw: RawFeatures, **changes: object) -> type:
+    def kind(raw: RawFeatures, share: float = 1.0, **changes: object) -> type:
         settings = FitSettings(precision="float32", **changes)  # type: ignore[arg-type]
         standardizer = Standardizer(SHAPE[0])
-        return type(training_features(raw, standardizer, settings, CPU, with_targets=True))
+        return type(
+            training_features(
+                raw, standardizer, settings, CPU, with_targets=True, memory_share=share
+            )
+        )
 
     assert kind(raw) is ResidentFeatures
+    assert kind(raw, share=1e-9) is StreamedFeatures
     assert kind(raw, feature_memory_mib=1) is ResidentFeatures
     assert kind(large, feature_memory_mib=1) is StreamedFeatures
     assert kind(raw, features="streamed") is StreamedFeatures

@@ -1,0 +1,73 @@
+"""A finished detector is forgotten only where it cannot be used; a store's trouble is no reason."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ray.train import Checkpoint
+
+from nfbmr.config import load_config
+from nfbmr.progress import Progress
+from nfbmr.registry import Registry
+from nfbmr.train.category_finish import finish, fit_of
+from nfbmr.train.category_task import CategoryTask
+from nfbmr.train.night import Night, open_night
+from nfbmr.train.ray_fit import Fitted
+from tests.registry.finished_fit import finished_fit
+
+QUIET = Progress(quiet=True)
+
+
+@pytest.fixture
+def task() -> CategoryTask:
+    config = load_config(None, (), "small")
+    config = replace(config, run=replace(config.run, registry_patience_s=0.0))
+    return CategoryTask(
+        "bottle", config, "/x", "key", {}, ["a"], ["a"], [], lineage={"pictures_unreadable": 0}
+    )
+
+
+@pytest.fixture
+def night(task: CategoryTask, tmp_path: Path) -> Night:
+    """A night in which the detector waits for its registration."""
+    night = open_night(str(tmp_path / "nights"), "command", QUIET)
+    night.note_fitted(fit_of(task, night), "run-1", str(tmp_path / "fit"))
+    return night
+
+
+@pytest.fixture
+def fitted(tmp_path: Path) -> Fitted:
+    fit = finished_fit(tmp_path / "fit")
+    return Fitted("bottle", Checkpoint(str(fit.folder)), fit.report)
+
+
+def test_what_can_be_kept_nowhere_waits_for_the_same_command(
+    task: CategoryTask, night: Night, fitted: Fitted, tmp_path: Path
+) -> None:
+    """The registry is away, and the disk for finished detectors refuses."""
+    (tmp_path / "file").write_text("no folder")
+    away = Registry("http://127.0.0.1:9")
+    result, is_open = finish(fitted, task, night, away, str(tmp_path / "file" / "below"))
+    assert (result.outcome, is_open) == ("failed", True)
+    assert night.fitted(fit_of(task, night)) is not None
+
+
+def test_a_damaged_detector_is_forgotten(
+    task: CategoryTask, night: Night, fitted: Fitted, registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "fit" / "detector.json").write_text("{")
+    result, is_open = finish(fitted, task, night, registry, str(tmp_path / "kept"))
+    assert (result.outcome, is_open) == ("failed", True)
+    assert "detector" in result.decision
+    assert night.fitted(fit_of(task, night)) is None
+
+
+def test_a_registered_one_has_the_numbers_of_its_decision(
+    task: CategoryTask, night: Night, fitted: Fitted, registry: Registry, tmp_path: Path
+) -> None:
+    result, is_open = finish(fitted, task, night, registry, str(tmp_path / "kept"))
+    assert (result.outcome, result.promoted, is_open) == ("registered", True, False)
+    assert isinstance(result.gate["synthetic_auroc"], float)
+    run = registry.client.get_run(registry.resolve("bottle").run_id)
+    assert run.data.metrics["gate.synthetic_auroc"] == result.gate["synthetic_auroc"]
+    assert night.result(fit_of(task, night)) == result.as_dict()

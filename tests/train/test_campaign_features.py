@@ -1,0 +1,74 @@
+"""Features by groups of categories: every category once, the trouble of one is its own."""
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfbmr.config import load_config
+from nfbmr.data.sample import Sample
+from nfbmr.errors import WorkerError
+from nfbmr.progress import Progress
+from nfbmr.train.campaign_features import CampaignFeatures, groups_of
+from nfbmr.train.category_tasks import pictures_of
+from nfbmr.train.features import FeatureIndex, Picture
+from nfbmr.train.split import Split
+
+
+def split_of(name: str, count: int) -> Split:
+    samples = [Sample(f"/{name}/{i}.png", name, "train") for i in range(count)]
+    held_out = count // 5
+    return Split(fit=samples[held_out:], held_out=samples[:held_out])
+
+
+@given(
+    counts=st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(1, 30), min_size=1),
+    limit=st.integers(1, 60),
+    data=st.data(),
+)
+def test_groups_hold_every_category_once_in_order(
+    counts: Mapping[str, int], limit: int, data: st.DataObject
+) -> None:
+    first = frozenset(data.draw(st.sets(st.sampled_from(sorted(counts)))))
+    splits = {name: split_of(name, count) for name, count in counts.items()}
+    groups = list(groups_of(splits, first, limit))
+    order = [name for group in groups for name in group]
+    assert order == sorted(counts, key=lambda name: (name not in first, -counts[name], name))
+    for group in groups:
+        assert len(group) == 1 or sum(counts[name] for name in group) <= limit
+
+
+def test_copies_with_synthetic_defects_are_made_for_the_gate_whatever_the_aggregate() -> None:
+    split = split_of("bottle", 10)
+    variants = [picture for picture in pictures_of(split) if picture.variant]
+    assert [picture.uri for picture in variants] == [sample.uri for sample in split.held_out]
+
+
+class Breaking(CampaignFeatures):
+    """Whose pass breaks when one category is in it, as one picture that kills a worker does."""
+
+    def _pass(self, splits: Mapping[str, Split]) -> FeatureIndex:
+        if "bad" in splits:
+            raise WorkerError("A worker was killed.")
+        pictures = [p for split in splits.values() for p in pictures_of(split)]
+        entries = {picture: f"{picture.uri}-{picture.variant}" for picture in pictures}
+        return FeatureIndex("key", {}, entries, {}, entries, len(entries))
+
+
+@pytest.mark.parametrize("others", [["good", "better"], ["good"], []])
+def test_a_pass_that_breaks_is_repeated_category_by_category(others: list[str]) -> None:
+    features = Breaking(load_config(None, (), "small"), "/nowhere", Progress(quiet=True))
+    splits = {name: split_of(name, 5) for name in ["bad", *others]}
+    index, failures = features.compute(splits)
+    assert [(r.category, r.outcome, r.decision) for r in failures] == [
+        ("bad", "failed", "A worker was killed.")
+    ]
+    if not others:
+        assert index is None
+        return
+    assert index is not None
+    assert {picture.uri.split("/")[1] for picture in index.entries} == set(others)
+    assert index.computed == 6 * len(others)
+    assert features.needed == set(index.entries.values())
+    assert Picture("/good/0.png", 1) in index.entries
