@@ -33,6 +33,9 @@ SERIES = ("driver_bytes", "workers_bytes", "object_store_bytes")
 FLAT_SHARE = 0.1
 """The last tenth may differ from the second by this share."""
 
+IN_FLIGHT_BYTES = 32 * 2**20
+"""Or by this much: a few batches more or less between two stages, in a store of gigabytes."""
+
 _TARS = 8
 _CATEGORIES = 2
 _BASE_PICTURES = 64
@@ -68,7 +71,7 @@ class Soak:
         second_tenth: mean bytes by series, over the second tenth of the pictures.
         last_tenth: the same over the last tenth.
         largest: largest bytes by series.
-        is_flat: whether the last tenth is within a tenth of the second, in every series.
+        is_flat: whether the last tenth is as the second, in every series; see ``is_flat``.
     """
 
     pictures: int
@@ -158,8 +161,11 @@ def tenth(samples: list[MemorySample], number: int) -> dict[str, float]:
 
 
 def is_flat(second: dict[str, float], last: dict[str, float]) -> bool:
-    """Whether every series ends within a tenth of where it was after warming up."""
-    return all(abs(last[name] - second[name]) <= FLAT_SHARE * second[name] for name in SERIES)
+    """Whether every series ends within a tenth of where it was, or within ``IN_FLIGHT_BYTES``."""
+    return all(
+        abs(last[name] - second[name]) <= max(FLAT_SHARE * second[name], IN_FLIGHT_BYTES)
+        for name in SERIES
+    )
 
 
 def soak_text(result: Soak) -> str:
@@ -178,7 +184,8 @@ def soak_text(result: Soak) -> str:
     header = ("memory, MiB", "second tenth", "last tenth", "change", "largest")
     return (
         f"{table(rows, header)}\n\n{result.pictures} pictures ({result.failed} failed) in "
-        f"{result.seconds:.0f} s; after the warm-up, memory is {verdict} (within {FLAT_SHARE:.0%})"
+        f"{result.seconds:.0f} s; after the warm-up, memory is {verdict} (within {FLAT_SHARE:.0%}, "
+        f"or {IN_FLIGHT_BYTES / 2**20:.0f} MiB)"
     )
 
 

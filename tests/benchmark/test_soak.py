@@ -16,12 +16,12 @@ MIB = 2**20
 
 
 def samples(growth_mib: float) -> list[MemorySample]:
-    """A run whose driver grows by so much from beginning to end, from 100 MiB."""
+    """A run whose driver grows by so much from beginning to end, from a GiB."""
     return [
         MemorySample(
             seconds=float(n),
             pictures=n,
-            driver_bytes=int((100 + growth_mib * n / 1000) * MIB),
+            driver_bytes=int((1024 + growth_mib * n / 1000) * MIB),
             workers_bytes=500 * MIB,
             workers=2,
             object_store_bytes=10 * MIB,
@@ -30,13 +30,15 @@ def samples(growth_mib: float) -> list[MemorySample]:
     ]
 
 
-@pytest.mark.parametrize(("growth_mib", "flat"), [(0, True), (5, True), (20, False), (-50, False)])
+@pytest.mark.parametrize(("growth_mib", "flat"), [(0, True), (80, True), (200, False), (-500, False)])
 def test_what_grows_is_not_flat(growth_mib: float, flat: bool) -> None:
     taken = samples(growth_mib)
     second, last = tenth(taken, 1), tenth(taken, 9)
-    assert second["driver_bytes"] == pytest.approx((100 + growth_mib * 0.15) * MIB, rel=0.01)
-    assert last["driver_bytes"] == pytest.approx((100 + growth_mib * 0.95) * MIB, rel=0.01)
+    assert second["driver_bytes"] == pytest.approx((1024 + growth_mib * 0.15) * MIB, rel=0.01)
+    assert last["driver_bytes"] == pytest.approx((1024 + growth_mib * 0.95) * MIB, rel=0.01)
     assert is_flat(second, last) is flat
+    fewer_in_flight = {**second, "object_store_bytes": second["object_store_bytes"] / 2}
+    assert is_flat(second, fewer_in_flight)
 
 
 def test_too_short_a_run_says_so() -> None:
