@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from nfbmr import storage
 from nfbmr.benchmark.commands.ablation import add_ablation
 from nfbmr.benchmark.commands.accuracy import add_accuracy
 from nfbmr.benchmark.commands.fit import add_fit
@@ -24,6 +25,7 @@ from nfbmr.benchmark.commands.soak import add_soak
 from nfbmr.benchmark.commands.throughput import add_throughput
 from nfbmr.benchmark.machine import machine
 from nfbmr.cli import run_job
+from nfbmr.output_place import check_place
 from nfbmr.session import ray_session
 
 
@@ -58,13 +60,15 @@ def _parser() -> argparse.ArgumentParser:
 def _finish(result: dict[str, object], file: str | None) -> int:
     """Write and print the object; the exit code says whether what was asked of it holds."""
     line = json.dumps({**result, "machine": machine()})
-    if file:
-        Path(file).write_text(line + "\n")
     print(line)
+    if file:
+        storage.write_atomically(storage.absolute_uri(file), f"{line}\n".encode())
     return int(result.get("passed") is False)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        check_place(arguments.json, is_file=True)
     if getattr(arguments, "endpoint", None):
         # Workers of a local Ray inherit it.
         os.environ["AWS_ENDPOINT_URL"] = arguments.endpoint

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 from collections.abc import Sequence
 
@@ -17,10 +15,10 @@ from nfbmr.evaluation_files import (
     MARKDOWN,
     Evaluated,
     check_output,
+    scores_uri_of,
     write_evaluation,
 )
 from nfbmr.progress import Progress
-from nfbmr.registry import Registry
 from nfbmr.score.dataset import read_scores
 from nfbmr.score.pictures import planned_samples
 from nfbmr.score.run import ScoringRequest, score
@@ -47,22 +45,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _scores_uri(
-    arguments: argparse.Namespace, categories: Sequence[str], registry: Registry
-) -> str:
-    """A folder of its own for every set of pictures and model versions.
-
-    The same command goes on where it stopped, and after the next night it scores anew.
-    """
-    found = [registry.find(category, arguments.alias) for category in categories]
-    versions = [version.version if version else None for version in found]
-    identity = json.dumps(
-        [storage.absolute_uri(arguments.data), arguments.alias, categories, versions]
-    )
-    digest = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
-    return storage.join(storage.absolute_uri(arguments.output), f"scores-{digest}")
-
-
 def _run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     layout, samples = discover_layout(arguments.data, arguments.layout, arguments.categories)
@@ -70,7 +52,9 @@ def _run(arguments: argparse.Namespace) -> int:
     categories = sorted({sample.category for sample in samples})
     data = storage.absolute_uri(arguments.data)
     check_output(arguments.output, data, categories)
-    scores_uri = _scores_uri(arguments, categories, registry)
+    pictures = planned_samples(samples, arguments.data, with_versions=True)
+    models = [registry.find(category, arguments.alias) for category in categories]
+    scores_uri = scores_uri_of(arguments.output, arguments.alias, registry.uri, models, pictures)
     request = ScoringRequest(
         sources=(arguments.data, *categories),
         output=scores_uri,
@@ -83,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
             registry,
             config.run,
             Progress(),
-            pictures=lambda: planned_samples(samples, arguments.data),
+            pictures=lambda: pictures,
         )
     evaluation = evaluate(read_scores(scores_uri), samples, layout)
     evaluated = Evaluated(data, layout, tuple(categories), scores_uri)

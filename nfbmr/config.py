@@ -12,7 +12,7 @@ from typing import Any
 
 import fsspec
 
-from nfbmr.errors import ConfigError
+from nfbmr.errors import STORE_ERRORS, ConfigError
 from nfbmr.fit_settings import CalibrationSettings, FitSettings
 from nfbmr.gate_settings import GateSettings
 from nfbmr.model.backbone_settings import BackboneSettings
@@ -113,7 +113,7 @@ def load_config(
     from_file = _read_toml(path) if path else {}
     in_file = from_file.pop("preset", "default")
     name = preset or in_file
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(
             f"preset {name!r} does not exist{_suggestion(str(name), PRESETS)}: expected one of "
             f"{', '.join(PRESETS)}."
@@ -134,6 +134,8 @@ def _read_toml(path: str) -> dict[str, Any]:
         raise ConfigError(f"The configuration file {path} does not exist.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration file {path} is not TOML: {error}.") from error
+    except STORE_ERRORS as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error}.") from error
 
 
 def _parse_override(override: str) -> dict[str, Any]:
@@ -164,6 +166,27 @@ def _suggestion(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
+def _nearest_setting(name: str) -> str:
+    """The nearest full name; of a key without its section, or in a wrong one, that key's."""
+    names = setting_names(Config)
+    if nearest := _suggestion(name, [*(f.name for f in fields(Config)), *names]):
+        return nearest
+    by_key = {full.rpartition(".")[2]: full for full in reversed(names)}
+    keys = difflib.get_close_matches(name.rpartition(".")[2], list(by_key), n=1, cutoff=0.6)
+    return f" (did you mean {by_key[keys[0]]!r}?)" if keys else ""
+
+
+def setting_names(cls: type[Any], prefix: str = "") -> list[str]:
+    """The full names of all settings, as ``--set`` takes them."""
+    hints = typing.get_type_hints(cls)
+    names: list[str] = []
+    for each in fields(cls):
+        hint, name = hints[each.name], f"{prefix}{each.name}"
+        section = is_dataclass(hint)
+        names += setting_names(typing.cast("type[Any]", hint), f"{name}.") if section else [name]
+    return names
+
+
 def _build(cls: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
     """Build a settings dataclass, refusing unknown keys and values of another type."""
     hints = typing.get_type_hints(cls)
@@ -173,7 +196,7 @@ def _build(cls: type[Any], values: Mapping[str, Any], prefix: str) -> Any:
         full_name = f"{prefix}{key}"
         if key not in known:
             raise ConfigError(
-                f"The setting {full_name!r} does not exist{_suggestion(key, known)}. "
+                f"The setting {full_name!r} does not exist{_nearest_setting(full_name)}. "
                 f"{'There are' if prefix else 'Sections and keys'}: "
                 f"{', '.join(prefix + name for name in known)}."
             )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import pyarrow as pa
+
 from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.evaluate import Evaluation
+from nfbmr.model_version import ModelVersion
+from nfbmr.output_place import check_place
 
 JSON, MARKDOWN = "evaluation.json", "evaluation.md"
 _OF = "of"
@@ -37,6 +42,7 @@ def read_evaluated(output: str) -> Evaluated | None:
     Raises:
         OutputError: there is a file of that name that is none of ours.
     """
+    check_place(output)
     uri = storage.join(storage.absolute_uri(output), JSON)
     data = storage.read(uri)
     if data is None:
@@ -51,6 +57,33 @@ def read_evaluated(output: str) -> Evaluated | None:
             f"{uri} is not what jobs/evaluate.py of this version writes ({error!r}): choose "
             "another --output, or remove it."
         ) from error
+
+
+def scores_uri_of(
+    output: str,
+    alias: str,
+    registry_uri: str,
+    models: Sequence[ModelVersion | None],
+    pictures: pa.Table,
+) -> str:
+    """The scoring run's folder below an evaluation: one for every set of pictures and models.
+
+    The same command goes on where it stopped; after the next night, or when a picture was added or
+    replaced, it scores anew.
+
+    Args:
+        output: of the evaluation.
+        alias: that the models were asked for by.
+        registry_uri: where they are.
+        models: of the categories in order.
+        pictures: that are scored, with the versions of their files.
+    """
+    versions = [model and [model.name, model.version, model.run_id] for model in models]
+    digest = hashlib.blake2b(digest_size=6)
+    digest.update(json.dumps([alias, registry_uri, versions]).encode())
+    for column in ("image_uri", "version", "category"):
+        digest.update(json.dumps(pictures.column(column).to_pylist()).encode())
+    return storage.join(storage.absolute_uri(output), f"scores-{digest.hexdigest()}")
 
 
 def check_output(output: str, data: str, categories: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from nfbmr.errors import refuse_login
+from nfbmr.errors import ConfigError, refuse_login
 from nfbmr.store_faults import (
     PATIENCE_S,
     StoreFault,
@@ -63,8 +63,11 @@ def absolute_uri(uri: str) -> str:
     """A bare path made absolute; anything with a protocol as it is.
 
     Raises:
-        ConfigError: the address has a login in it.
+        ConfigError: the address is empty, as that of a variable that is not set, or has a login in
+            it.
     """
+    if not uri.strip():
+        raise ConfigError("An address is empty: give a path or URI (is a variable not set?).")
     refuse_login(uri)
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 

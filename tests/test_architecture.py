@@ -9,7 +9,13 @@ ROOT = Path(__file__).parents[1]
 
 # What each room may import of nfbmr besides itself; a prefix covers what lies below it.
 FOUNDATION = {"nfbmr.errors", "nfbmr.store_faults"}
-PLUMBING = {"nfbmr.storage", "nfbmr.progress", "nfbmr.process_memory", "nfbmr.plain_columns"}
+PLUMBING = {
+    "nfbmr.storage",
+    "nfbmr.output_place",
+    "nfbmr.progress",
+    "nfbmr.process_memory",
+    "nfbmr.plain_columns",
+}
 REGISTRY = {"nfbmr.registry", "nfbmr.model_version"}
 BELOW = FOUNDATION | PLUMBING | REGISTRY | {"nfbmr.model", "nfbmr.data"}
 SETTINGS = {
@@ -29,6 +35,7 @@ ALLOWED = {
     "nfbmr.progress": FOUNDATION,
     "nfbmr.store_faults": FOUNDATION,
     "nfbmr.storage": FOUNDATION,
+    "nfbmr.output_place": FOUNDATION | {"nfbmr.storage"},
     "nfbmr.published": FOUNDATION,
     "nfbmr.metrics": FOUNDATION,
     "nfbmr.drawing": {"nfbmr.metrics"},
@@ -46,7 +53,7 @@ ALLOWED = {
     "nfbmr.train": BELOW | SETTINGS | {"nfbmr.metrics", "nfbmr.drawing"},
     "nfbmr.score": BELOW | SETTINGS,
     "nfbmr.evaluate": BELOW | SETTINGS | {"nfbmr.metrics", "nfbmr.published", "nfbmr.score"},
-    "nfbmr.evaluation_files": FOUNDATION | {"nfbmr.storage", "nfbmr.evaluate"},
+    "nfbmr.evaluation_files": FOUNDATION | PLUMBING | {"nfbmr.evaluate", "nfbmr.model_version"},
     "nfbmr.report": BELOW | {"nfbmr.metrics", "nfbmr.drawing", "nfbmr.evaluate", "nfbmr.score"},
     "nfbmr.benchmark": BELOW
     | SETTINGS

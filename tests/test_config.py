@@ -66,7 +66,7 @@ def test_what_a_run_writes_down_is_read_back_as_the_same(preset: str) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("fit.sed=1", ["'fit.sed' does not exist", "did you mean 'seed'"]),
+        ("fit.sed=1", ["'fit.sed' does not exist", "did you mean 'fit.seed'"]),
         ("flt.seed=1", ["'flt' does not exist", "did you mean 'fit'"]),
         ("fit=1", ["fit = 1", "expected a section"]),
         ("fit.seed=many", ["fit.seed = 'many'", "expected int"]),

@@ -275,7 +275,7 @@ def plain_address(uri: str) -> str:
     Raises:
         DataError: the protocol is unknown or needs a package that is not installed.
     """
-    address = storage.absolute_uri(uri.rstrip("/") or "/")
+    address = storage.absolute_uri(uri.rstrip("/") or uri)
     try:
         fs, path = storage.file_system(address)
     except (ValueError, ImportError) as error:

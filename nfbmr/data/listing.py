@@ -35,7 +35,7 @@ class Tree:
     """
 
     def __init__(self, root: str) -> None:
-        self.root = storage.absolute_uri(root.rstrip("/") or "/")
+        self.root = storage.absolute_uri(root.rstrip("/") or root)
         try:
             self._fs, self._path = storage.file_system(self.root)
             self.files = retried(self._list)
@@ -48,11 +48,11 @@ class Tree:
     def _list(self) -> dict[str, int]:
         self._fs.invalidate_cache()
         if self._fs.isfile(self._path):
-            raise DataError(f"{self.root} is a file: expected a folder of pictures.")
+            raise DataError(f"{self.root} is a file: give the folder of pictures.")
         found: dict[str, dict[str, Any]] = self._fs.find(self._path, detail=True)
         if not found:
             if self._fs.exists(self._path):
-                raise DataError(f"{self.root} is empty: expected pictures below it.")
+                raise DataError(f"{self.root} is empty: copy pictures there, or check the address.")
             raise DataError(f"{self.root} does not exist: check the path.")
         prefix = self._path.rstrip("/") + "/"
         files = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, cast
@@ -28,6 +29,10 @@ class _CutReachedError(Exception):
     def __init__(self, output: object) -> None:
         super().__init__()
         self.output = output
+
+
+class _NeverRunError(Exception):
+    """The forward pass ended without the layer."""
 
 
 def _raise_output(module: nn.Module, inputs: object, output: object) -> None:
@@ -88,6 +93,11 @@ class Backbone(nn.Module):
             output = self._run(network, torch.empty(1, 3, size, size, device="meta"))
             y_BCHW = self._as_map(network, output)
             _require_whole_patches(network, size)
+        except _NeverRunError as error:
+            raise ConfigError(
+                f"backbone.layer = {self.settings.layer!r} is a part of {self.settings.name} that "
+                "its forward pass never runs: choose another backbone.layer."
+            ) from error
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ConfigError(
                 f"backbone.image_size_px = {size} does not fit {self.settings.name}: {error}. "
@@ -110,7 +120,7 @@ class Backbone(nn.Module):
             if isinstance(output, (tuple, list)):
                 output = output[0]
             return cast(Tensor, output)
-        raise RuntimeError("the network never ran the layer at which it is cut")
+        raise _NeverRunError
 
     @staticmethod
     def _as_map(network: nn.Module, output: Tensor) -> Tensor:
@@ -124,8 +134,8 @@ class Backbone(nn.Module):
                 "a token sequence (B, N, C): choose another backbone.layer."
             )
         prefix = int(getattr(network, "num_prefix_tokens", 0))
-        height, width = network.patch_embed.grid_size  # type: ignore[union-attr, misc]
         tokens_BNC = output[:, prefix:]
+        height, width = _grid_of(network, tokens_BNC.shape[1])
         return tokens_BNC.transpose(1, 2).reshape(output.shape[0], -1, height, width)
 
     def forward(self, pixels_BHWC: Tensor) -> Tensor:
@@ -164,6 +174,24 @@ def identity_key(identity: Mapping[str, Any]) -> str:
     """``Backbone.key()`` of the backbone that has this identity."""
     text = json.dumps(dict(identity), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _grid_of(network: nn.Module, tokens: int) -> tuple[int, int]:
+    """Height and width of the map that a sequence of tokens stands for: the network's, or square.
+
+    Raises:
+        ConfigError: the tokens form no map.
+    """
+    grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
+    if grid is not None and int(grid[0]) * int(grid[1]) == tokens:
+        return int(grid[0]), int(grid[1])
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise ConfigError(
+            f"The layer's output is a sequence of {tokens} tokens, which form no map: choose "
+            "another backbone.layer."
+        )
+    return side, side
 
 
 def _require_whole_patches(network: nn.Module, size: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nfbmr.errors import ConfigError
 from nfbmr.model.precision import FLOAT32, PRECISIONS
-from nfbmr.model.weights import EMBEDDED, SMALL_BACKBONE, WeightsFile
+from nfbmr.model.weights import EMBEDDED, PRETRAINED, RANDOM, SMALL_BACKBONE, WeightsFile
 
 RESAMPLINGS = ("bilinear", "bicubic", "box", "lanczos")
 
@@ -64,8 +64,17 @@ class BackboneSettings:
 
 
 def with_defaults(settings: BackboneSettings, file: WeightsFile | None) -> BackboneSettings:
-    """Fill in name, layer and kwargs from the weights file's header and the defaults."""
+    """Fill in name, layer and kwargs from the weights file's header and the defaults.
+
+    Raises:
+        ConfigError: nothing says which network it is.
+    """
     values = asdict(settings)
+    if not values["name"] and settings.weights in (PRETRAINED, RANDOM):
+        raise ConfigError(
+            f"backbone.weights = {settings.weights!r} does not say of which network: set "
+            "backbone.name as well, for example to 'tf_efficientnet_b5'."
+        )
     if not values["name"]:
         stem = settings.weights.rpartition("/")[2].partition(".")[0]
         values["name"] = (file.architecture if file else None) or stem

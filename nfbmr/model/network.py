@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from nfbmr.errors import ConfigError, WeightsError
@@ -28,9 +31,22 @@ def create_network(settings: BackboneSettings) -> nn.Module:
             f"backbone.name = {settings.name!r} is not a model that timm {timm.__version__} knows. "
             f"Near it: {', '.join(nearest[:5])}. `timm.list_models()` lists all."
         )
-    arguments = dict(settings.kwargs)
-    if "vit" in settings.name or "deit" in settings.name or "eva" in settings.name:
-        arguments.setdefault("img_size", settings.image_size_px)
+    if not _wants_its_size(settings):
+        return _created(settings, settings.kwargs)
+    try:
+        return _created(settings, {"img_size": settings.image_size_px, **settings.kwargs})
+    except ConfigError:  # Hybrids that are called transformers, but take any size.
+        return _created(settings, settings.kwargs)
+
+
+def _wants_its_size(settings: BackboneSettings) -> bool:
+    """Whether a network is made for one size of pictures, as most transformers are."""
+    return any(kind in settings.name for kind in ("vit", "deit", "eva"))
+
+
+def _created(settings: BackboneSettings, arguments: Mapping[str, Any]) -> nn.Module:
+    import timm
+
     try:
         network: nn.Module = timm.create_model(
             settings.name,

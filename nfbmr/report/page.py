@@ -20,6 +20,7 @@ from nfbmr.data.sample import Sample
 from nfbmr.drawing import heatmap, thumbnail
 from nfbmr.errors import DataError, DecodeError, OutputError
 from nfbmr.evaluate import CategoryEvaluation, Evaluation, describe_rate, map_of
+from nfbmr.output_place import check_place
 from nfbmr.report import pictures, plots
 from nfbmr.score.schema import OK
 
@@ -72,6 +73,7 @@ def check_report(uri: str) -> None:
     Raises:
         OutputError: it is something else.
     """
+    check_place(uri, is_file=True)
     data = storage.read(storage.absolute_uri(uri))
     if data is not None and GENERATOR.encode() not in data[:_HEAD_BYTES]:
         raise OutputError(

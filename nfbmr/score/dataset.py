@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
+from nfbmr.output_place import check_place
 from nfbmr.plain_columns import plain
 from nfbmr.score.parts import CATEGORY
 from nfbmr.score.schema import COLUMN_NAMES
@@ -93,6 +94,7 @@ def scores_dataset(output: str) -> ds.Dataset:
     Raises:
         OutputError: there is no finished run.
     """
+    check_place(output)
     output = storage.absolute_uri(output)
     return files_dataset(output, finished_marker(output)["files"])
 

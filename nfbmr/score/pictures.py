@@ -12,6 +12,7 @@ from nfbmr import storage
 from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import list_archive, read_entry
 from nfbmr.data.content import read_bytes
+from nfbmr.data.manifest import look_up
 from nfbmr.data.sample import Sample
 from nfbmr.score.dataset import read_marker
 from nfbmr.score.plan import PlannedPicture, pictures_table
@@ -36,26 +37,30 @@ def _members(archive: str) -> dict[str, ArchiveEntry]:
     return {entry.member: entry for entry in list_archive(archive).entries}
 
 
-def planned_samples(samples: Iterable[Sample], root: str) -> pa.Table:
+def planned_samples(
+    samples: Iterable[Sample], root: str, *, with_versions: bool = False
+) -> pa.Table:
     """The test pictures of labelled data, as a scoring run plans them.
 
     Args:
         samples: those of the ``test`` split are taken.
         root: the data root, as it stands in the ``archive`` column.
+        with_versions: look every file's size and version up, so that a change is noticed.
     """
     root = storage.absolute_uri(root)
+    tested = [sample for sample in samples if sample.split == "test"]
+    found = look_up([sample.uri for sample in tested]) if with_versions else {}
     return pictures_table(
         PlannedPicture(
             image_uri=sample.uri,
             archive=root,
             member=sample.uri.removeprefix(root).lstrip("/"),
             offset=None,
-            length=None,
-            version=None,
+            length=found.get(sample.uri, (None, None))[0],
+            version=found.get(sample.uri, (None, None))[1],
             category=sample.category,
         )
-        for sample in samples
-        if sample.split == "test"
+        for sample in tested
     )
 
 

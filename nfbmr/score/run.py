@@ -14,6 +14,7 @@ import pyarrow as pa
 from nfbmr import storage
 from nfbmr.data.table_columns import USUAL_COLUMNS, TableColumns
 from nfbmr.errors import DataError, OutputError
+from nfbmr.output_place import check_place
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.score.backbones import check_backbones
@@ -90,6 +91,7 @@ def score(
     Raises:
         NfbmrError: missing sources, no models, or an output that holds another run.
     """
+    check_place(request.output)
     output = storage.absolute_uri(request.output)
     with store_sentences(f"Scoring into {output}"):
         return _score(request, output, registry, settings, progress, pictures)

@@ -12,6 +12,7 @@ from typing import Any
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
+from nfbmr.output_place import check_place
 from nfbmr.score.dataset import read_marker
 from nfbmr.score.plan_files import load_plan
 from nfbmr.score.planned_units import Units
@@ -63,6 +64,7 @@ def run_status(output: str) -> RunStatus:
     Raises:
         OutputError: there is no run under this output, or its plan is damaged.
     """
+    check_place(output)
     output = storage.absolute_uri(output)
     plan = load_plan(output)
     if plan is None:

@@ -66,7 +66,7 @@ def split_normals(
     if held_out_count < needed or held_out_count >= len(normals):
         needed_normals = math.ceil(needed / settings.held_out_share - 1e-9)
         raise DataError(
-            f"Category {category!r} has {len(normals)} normal pictures, of which "
+            f"Category {category!r} has {len(normals)} normal pictures to train on, of which "
             f"calibration.held_out_share = {settings.held_out_share:g} holds out {held_out_count}. "
             f"A false-alarm rate of {settings.false_alarm_rate:g} needs {needed} held out: give it "
             f"at least {needed_normals} normal pictures, raise calibration.held_out_share, ask for "
@@ -127,7 +127,8 @@ def _check_folds(
 ) -> None:
     if normals < max(needed, folds):
         raise DataError(
-            f"Category {category!r} has {normals} normal pictures. A false-alarm rate of "
+            f"Category {category!r} has {normals} normal pictures to train on (those that the "
+            "layout keeps for the test not counted). A false-alarm rate of "
             f"{settings.false_alarm_rate:g} needs at least {needed} normal pictures, and "
             f"cross-fitting in {folds} folds at least {folds}: give it more, or ask for a higher "
             "calibration.false_alarm_rate."

@@ -30,7 +30,9 @@ def samples(growth_mib: float) -> list[MemorySample]:
     ]
 
 
-@pytest.mark.parametrize(("growth_mib", "flat"), [(0, True), (80, True), (200, False), (-500, False)])
+@pytest.mark.parametrize(
+    ("growth_mib", "flat"), [(0, True), (80, True), (200, False), (-500, False)]
+)
 def test_what_grows_is_not_flat(growth_mib: float, flat: bool) -> None:
     taken = samples(growth_mib)
     second, last = tenth(taken, 1), tenth(taken, 9)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import jobs.benchmark
 import jobs.evaluate
 import jobs.report
 import jobs.score
@@ -34,6 +35,7 @@ def places(trained: Trained, tmp_path: Path) -> dict[str, str]:
     Image.new("RGB", (64, 64)).save(defective / "1.png")
     (tmp_path / "broken.safetensors").write_bytes(b"not weights")
     (tmp_path / "broken.toml").write_text("fit = [")
+    (tmp_path / "list.toml").write_text('preset = ["paper"]')
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "thesis.txt").write_text("mine")
     (tmp_path / "above" / "strange").mkdir(parents=True)
@@ -50,8 +52,9 @@ def places(trained: Trained, tmp_path: Path) -> dict[str, str]:
 
 TRAIN = "--data {data} --layout mvtec --work-dir {tmp}/work --set calibration.false_alarm_rate=0.1"
 SCORE = "{archive} --output {tmp}/out --work-dir {work}"
+EVALUATE = "--output {tmp}/out --work-dir {work} --data "
 
-CASES: list[tuple[str, Main, str, int, list[str]]] = [
+CASES: list[tuple[str, Main, str | list[str], int, list[str]]] = [
     ("missing data root", jobs.train.main, "--data {tmp}/none", 3, ["none does not exist"]),
     ("empty data root", jobs.train.main, "--data {tmp}/empty", 3, ["is empty", "pictures"]),
     ("data root is a file", jobs.train.main, "--data {archive}", 3, ["is a file", "folder"]),
@@ -63,7 +66,99 @@ CASES: list[tuple[str, Main, str, int, list[str]]] = [
         jobs.train.main,
         "--data {tmp}/only-defective --layout folder --work-dir {tmp}/work",
         3,
-        ["normal"],
+        ["has normal pictures to train on"],
+    ),
+    ("no address", jobs.train.main, ["--data", ""], 2, ["is empty", "variable"]),
+    ("score nothing named", jobs.score.main, ["", "--output", "{tmp}/out"], 2, ["is empty"]),
+    (
+        "score an empty prefix",
+        jobs.score.main,
+        "{tmp}/empty --output {tmp}/out",
+        3,
+        ["no pictures"],
+    ),
+    (
+        "evaluate a missing root",
+        jobs.evaluate.main,
+        EVALUATE + "{tmp}/none",
+        3,
+        ["none does not exist"],
+    ),
+    ("evaluate an empty root", jobs.evaluate.main, EVALUATE + "{tmp}/empty", 3, ["is empty"]),
+    (
+        "evaluate an unknown layout",
+        jobs.evaluate.main,
+        EVALUATE + "{data} --layout mvtek",
+        3,
+        ["mvtek", "mvtec"],
+    ),
+    (
+        "evaluate an unknown category",
+        jobs.evaluate.main,
+        EVALUATE + "{data} --categories {near}",
+        3,
+        ["{near}", "{category}"],
+    ),
+    ("output is a file", jobs.score.main, "{archive} --output {archive}", 7, ["is a file"]),
+    ("output below a file", jobs.score.main, "{archive} --output {archive}/x/y", 7, ["is a file"]),
+    ("output of no protocol", jobs.score.main, "{archive} --output s4://x/y", 7, ["protocol"]),
+    ("status of no protocol", jobs.score.main, "--status --output s4://x/y", 7, ["protocol"]),
+    (
+        "evaluation into a file",
+        jobs.evaluate.main,
+        "--data {data} --work-dir {work} --output {archive}",
+        7,
+        ["is a file"],
+    ),
+    (
+        "report into a folder",
+        jobs.report.main,
+        "--scores {tmp}/none --output {tmp}/empty",
+        7,
+        ["is a folder", "file in it"],
+    ),
+    (
+        "report of a file",
+        jobs.report.main,
+        "--scores {archive} --output {tmp}/r.html",
+        7,
+        ["is a file"],
+    ),
+    (
+        "no folder for the numbers",
+        jobs.benchmark.main,
+        "plan --json {archive}/x.json",
+        7,
+        ["is a file"],
+    ),
+    ("TOML is a folder", jobs.train.main, TRAIN + " --config {tmp}/empty", 2, ["cannot be read"]),
+    (
+        "TOML of no protocol",
+        jobs.train.main,
+        TRAIN + " --config s4://x.toml",
+        2,
+        ["cannot be read"],
+    ),
+    (
+        "preset is a list",
+        jobs.train.main,
+        TRAIN + " --config {tmp}/list.toml",
+        2,
+        ["does not exist"],
+    ),
+    (
+        "key without its section",
+        jobs.train.main,
+        TRAIN + " --set image_size_px=384",
+        2,
+        ["did you mean 'backbone.image_size_px'"],
+    ),
+    (
+        "weights of no network",
+        jobs.train.main,
+        TRAIN + " --set backbone.weights=pretrained --set backbone.name=",
+        2,
+        ["set backbone.name as well"],
     ),
     (
         "too few to calibrate",
@@ -101,7 +196,13 @@ CASES: list[tuple[str, Main, str, int, list[str]]] = [
         2,
         ["backbone.image_size_px = 100", "vit_tiny"],
     ),
-    ("unknown key", jobs.train.main, TRAIN + " --set fit.epocs=3", 2, ["'fit.epocs'", "did you"]),
+    (
+        "unknown key",
+        jobs.train.main,
+        TRAIN + " --set fit.epocs=3",
+        2,
+        ["'fit.epocs'", "did you mean 'fit."],
+    ),
     (
         "no registry in an object store",
         jobs.train.main,
@@ -189,16 +290,17 @@ CASES: list[tuple[str, Main, str, int, list[str]]] = [
 )
 def test_one_sentence_and_an_exit_code(
     main: Main,
-    line: str,
+    line: str | list[str],
     code: int,
     words: list[str],
     places: dict[str, str],
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert main([part.format(**places) for part in line.split()]) == code
-    captured = capsys.readouterr()
+    parts = line.split() if isinstance(line, str) else line
+    assert main([part.format(**places) for part in parts]) == code
+    captured = capfd.readouterr()
     error = captured.err[captured.err.index("error: ") :]
     for word in words:
         assert word.format(**places) in error, error

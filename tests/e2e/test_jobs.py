@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,8 @@ def common(trained: Trained) -> list[str]:
 def test_evaluate_twice_reuses_the_scores_and_other_models_make_new_ones(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--data", trained.factory.root, "--layout", "mvtec", *common(trained)]
+    data = shutil.copytree(trained.factory.root, tmp_path / "data")
+    arguments = ["--data", str(data), "--layout", "mvtec", *common(trained)]
     arguments += ["--output", str(tmp_path / "out")]
     assert jobs.evaluate.main(arguments) == 0
     values = json.loads((tmp_path / "out" / "evaluation.json").read_text())
@@ -42,6 +44,12 @@ def test_evaluate_twice_reuses_the_scores_and_other_models_make_new_ones(
     assert len(list((tmp_path / "out").glob("scores-*"))) == 1
     assert jobs.evaluate.main([*arguments, "--alias", "1"]) == 0
     assert len(list((tmp_path / "out").glob("scores-*"))) == 2
+    replaced = next(Path(data, names[0], "test", "good").iterdir())
+    shutil.copy(replaced, replaced.with_name("added.png"))
+    assert jobs.evaluate.main([*arguments, "--alias", "1"]) == 0
+    assert len(list((tmp_path / "out").glob("scores-*"))) == 3
+    values = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert values["categories"][0]["pictures"] == 21
     markdown = (tmp_path / "out" / "evaluation.md").read_text()
     assert markdown.startswith("| category |")
     kept = (tmp_path / "out" / "evaluation.json").read_bytes()
