@@ -133,9 +133,8 @@ class Backbone(nn.Module):
                 f"The layer's output has {output.ndim} dimensions; expected a map (B, C, H, W) or "
                 "a token sequence (B, N, C): choose another backbone.layer."
             )
-        prefix = int(getattr(network, "num_prefix_tokens", 0))
+        prefix, height, width = _grid_of(network, output.shape[1])
         tokens_BNC = output[:, prefix:]
-        height, width = _grid_of(network, tokens_BNC.shape[1])
         return tokens_BNC.transpose(1, 2).reshape(output.shape[0], -1, height, width)
 
     def forward(self, pixels_BHWC: Tensor) -> Tensor:
@@ -176,29 +175,34 @@ def identity_key(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _grid_of(network: nn.Module, tokens: int) -> tuple[int, int]:
-    """Height and width of the map that a sequence of tokens stands for: the network's, or square.
+def _grid_of(network: nn.Module, tokens: int) -> tuple[int, int, int]:
+    """How a sequence of tokens is a map: tokens before it, height and width.
+
+    The network's own grid, else a square, behind as many tokens as the network says it has, or as
+    usual (a layer may come before the class token is added, and not all networks say).
 
     Raises:
         ConfigError: the tokens form no map.
     """
     grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
-    if grid is not None and int(grid[0]) * int(grid[1]) == tokens:
-        return int(grid[0]), int(grid[1])
-    side = math.isqrt(tokens)
-    if side * side != tokens:
-        raise ConfigError(
-            f"The layer's output is a sequence of {tokens} tokens, which form no map: choose "
-            "another backbone.layer."
-        )
-    return side, side
+    own = (int(grid[0]), int(grid[1])) if grid is not None else (0, 0)
+    for prefix in (int(getattr(network, "num_prefix_tokens", 0)), 0, 1, 2):
+        side = math.isqrt(tokens - prefix)
+        for height, width in (own, (side, side)):
+            if height * width == tokens - prefix:
+                return prefix, height, width
+    raise ConfigError(
+        f"The layer's output is a sequence of {tokens} tokens, which form no map: choose another "
+        "backbone.layer."
+    )
 
 
 def _require_whole_patches(network: nn.Module, size: int) -> None:
     """A transformer would silently leave out what is past its last whole patch."""
     patch_size = getattr(getattr(network, "patch_embed", None), "patch_size", None)
-    if patch_size is not None and any(size % int(patch) for patch in patch_size):
-        raise ValueError(f"its patches are {patch_size[0]} by {patch_size[1]} pixels")
+    sides = patch_size if isinstance(patch_size, (tuple, list)) else (patch_size or 1,)
+    if any(size % int(side) for side in sides):
+        raise ValueError(f"its patches are {sides[0]} by {sides[-1]} pixels")
 
 
 def _reached_tensors(network: nn.Module, y_BCHW: Tensor) -> list[str]:

@@ -169,3 +169,25 @@ def test_real_weights_name_their_network(real_weights: str) -> None:
     assert backbone.settings.name == "mobilenetv2_100"
     assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
     assert backbone.shape == (320, 12, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "size", "shape"),
+    [
+        ("efficientvit_b0", "", 256, (128, 8, 8)),
+        ("levit_128s", "stages.1", 224, (256, 7, 7)),
+        ("xcit_nano_12_p16_224", "blocks.5", 224, (128, 14, 14)),
+        ("coat_tiny", "", 224, None),
+    ],
+)
+def test_hybrids_of_transformers_are_backbones_or_say_what_to_choose(
+    name: str, layer: str, size: int, shape: tuple[int, int, int] | None
+) -> None:
+    settings = BackboneSettings(name=name, layer=layer, weights="random", image_size_px=size)
+    if shape is None:
+        with pytest.raises(ConfigError, match=r"choose another backbone\.layer"):
+            create_backbone(settings)
+        return
+    backbone = create_backbone(settings)
+    assert backbone.shape == shape
+    assert backbone(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape == (1, *shape)
