@@ -20,6 +20,7 @@ from nfbmr.errors import DataError, DecodeError, OutputError
 from nfbmr.metrics import AtThreshold, PixelMetrics, Rate
 from nfbmr.progress import table
 from nfbmr.published import Published, published
+from nfbmr.score.dataset import rows_of
 from nfbmr.score.schema import OK
 
 Mean = dict[str, float | None]
@@ -218,7 +219,7 @@ def evaluate(
         OutputError: a labelled picture has no row of scores.
         DataError: a mask cannot be read.
     """
-    rows = {row["image_uri"]: row for row in scores.to_pylist()}
+    rows = {row["image_uri"]: row for row in rows_of(scores)}
     tested = [sample for sample in samples if sample.split == "test"]
     missing = [sample.uri for sample in tested if sample.uri not in rows]
     if missing:

@@ -42,6 +42,8 @@ from nfbmr.train.held_out_maps import anomaly_maps
 from nfbmr.train.split import Split, split_normals
 from nfbmr.train.training_features import InCache
 
+_SAID_EVERY_S = 30.0
+
 
 @dataclass(frozen=True)
 class AblationTask:
@@ -122,7 +124,7 @@ def measure_ablation(request: AccuracyRequest, progress: Progress) -> list[RowRe
         for (category, seed), split in splits.items()
     ]
     results: list[RowResult] = []
-    for done in _run_all(tasks):
+    for done in _run_all(tasks, progress):
         results += done
         said = ", ".join(f"{_name(TABLE5[r.row])} {r.image_auroc:.4f}" for r in done)
         progress.say(f"{done[0].category}, seed {done[0].seed}: {said}")
@@ -161,7 +163,7 @@ def _task(
     )
 
 
-def _run_all(tasks: Sequence[AblationTask]) -> Iterator[list[RowResult]]:
+def _run_all(tasks: Sequence[AblationTask], progress: Progress) -> Iterator[list[RowResult]]:
     """Results of every task as they come; as many at once as the cluster holds."""
     run = tasks[0].config.run
     on_gpu = cluster_gpus(run) > 0
@@ -171,7 +173,10 @@ def _run_all(tasks: Sequence[AblationTask]) -> Iterator[list[RowResult]]:
     fit = ray.remote(**resources, max_retries=0)(ablate)
     waiting = [fit.remote(task) for task in tasks]
     while waiting:
-        done, waiting = ray.wait(waiting, num_returns=1)
+        done, waiting = ray.wait(waiting, num_returns=1, timeout=_SAID_EVERY_S)
+        if not done:
+            progress.say(f"{len(waiting)} of {len(tasks)} fits of all rows are not finished")
+            continue
         try:
             yield ray.get(done[0])
         except ray.exceptions.RayTaskError as error:

@@ -22,6 +22,7 @@ from nfbmr.errors import DataError, DecodeError, OutputError
 from nfbmr.evaluate import CategoryEvaluation, Evaluation, describe_rate, map_of
 from nfbmr.output_place import check_place
 from nfbmr.report import pictures, plots
+from nfbmr.score.dataset import rows_of
 from nfbmr.score.schema import OK
 
 GENERATOR = '<meta name="generator" content="nfbmr">'
@@ -111,7 +112,7 @@ def write_report(
     Returns:
         The URI.
     """
-    rows = scores.to_pylist()
+    rows = rows_of(scores)
     labels = {sample.uri: sample for sample in samples}
     by_category: dict[str, list[Row]] = {}
     for row in rows:
