@@ -16,6 +16,7 @@ from nfbmr.cli import run_job
 from nfbmr.config import load_config
 from nfbmr.data.procedural import FactorySettings, generate_factory, pictures_in
 from nfbmr.demo import Night, next_night, play, summary_table
+from nfbmr.output_place import check_place
 from nfbmr.progress import Progress, table
 from nfbmr.registry import Registry, embedded_uri
 from nfbmr.session import ray_session
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
+    check_place(arguments.folder)
     folder = Path(arguments.folder).absolute()
     progress = Progress()
     settings = FactorySettings(categories=arguments.categories, seed=arguments.seed)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nfbmr import __version__
-from nfbmr.config import PRESETS, Config, load_config
+from nfbmr.config import PRESETS, Config, load_config, to_toml
 from nfbmr.errors import NfbmrError
 from nfbmr.registry import Registry, default_uri
 
@@ -86,18 +86,36 @@ def registry_of(arguments: argparse.Namespace) -> Registry:
     return Registry(arguments.registry or default_uri(arguments.work_dir))
 
 
+def _add_settings_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "settings",
+        help="print all settings as TOML",
+        description="Print all settings with their values, as TOML that --config takes.",
+        epilog="example:\n  nfbmr settings --preset paper > paper.toml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config_arguments(parser)
+    parser.set_defaults(run=_print_settings)
+
+
+def _print_settings(arguments: argparse.Namespace) -> int:
+    print(to_toml(config_of(arguments)), end="")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     # Not at the top: the jobs, which share this file, have no use for it.
     from nfbmr.models_cli import add_models_command
 
     parser = argparse.ArgumentParser(
         prog="nfbmr",
-        description="Look up registered detectors. The jobs are in jobs/: train.py, score.py, "
-        "evaluate.py, report.py, benchmark.py.",
+        description="Look up registered detectors, and settings. The jobs are in jobs/: train.py, "
+        "score.py, evaluate.py, report.py, benchmark.py.",
     )
     parser.add_argument("--version", action="version", version=f"nfbmr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     add_models_command(commands)
+    _add_settings_command(commands)
     return parser
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -225,3 +226,19 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
             f"{name} = {value!r} is of type {type(value).__name__}: expected {words}."
         )
     return value
+
+
+def to_toml(config: Config) -> str:
+    """All settings and their values, as ``load_config`` reads them."""
+    return "".join(_toml_lines(config.as_dict(), ""))
+
+
+def _toml_lines(values: Mapping[str, Any], section: str) -> Iterator[str]:
+    own = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
+    below = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    if section and (own or not below):
+        yield f"\n[{section}]\n"
+    # A number, a text or a truth value is written in JSON as in TOML.
+    yield from (f"{name} = {json.dumps(value)}\n" for name, value in own.items())
+    for name, inner in below.items():
+        yield from _toml_lines(inner, f"{section}.{name}" if section else name)

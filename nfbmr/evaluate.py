@@ -114,10 +114,18 @@ class Evaluation:
                 None,
                 means["pixel_auroc"],
                 means["aupro"],
-                *[None] * 5,
+                None,
+                *self._published_means(),
             ]
         )
         return rows
+
+    def _published_means(self) -> list[float | None]:
+        """The paper's averages, where it has all of these categories: else they are of others."""
+        known = [category.published for category in self.categories if category.published]
+        if not known or len(known) < len(self.categories):
+            return [None] * 4
+        return [round(float(value), 2) for value in np.mean([astuple(one) for one in known], 0)]
 
     def to_table(self) -> str:
         """Aligned text."""

@@ -12,10 +12,11 @@ from typing import Any
 
 from nfbmr import storage
 from nfbmr.cli import DEFAULT_WORK_DIR, registry_of
+from nfbmr.errors import RegistryError
 from nfbmr.model.calibration import Calibration
 from nfbmr.model_version import ModelVersion
 from nfbmr.progress import table
-from nfbmr.registry import CHALLENGER, CHAMPION, Registry
+from nfbmr.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 
 _PATIENCE_S = 60.0
 
@@ -53,8 +54,10 @@ def add_models_command(commands: Any) -> None:
     _add_version(show)
     diff = action("diff", _diff, "what differs between two versions", "diff bottle 3 champion")
     diff.add_argument("category")
-    diff.add_argument("one", nargs="?", default=CHAMPION, help="number or alias")
-    diff.add_argument("other", nargs="?", default=CHALLENGER, help="number or alias")
+    diff.add_argument("one", nargs="?", help="number or alias (default: champion)")
+    diff.add_argument(
+        "other", nargs="?", help="number or alias (default: challenger, else previous)"
+    )
     promote = action(
         "promote",
         _promote,
@@ -161,8 +164,10 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _diff(arguments: argparse.Namespace) -> int:
     registry = registry_of(arguments)
+    other = arguments.other or _to_compare_with(registry, arguments.category)
     models = [
-        registry.resolve(arguments.category, wanted) for wanted in (arguments.one, arguments.other)
+        registry.resolve(arguments.category, wanted)
+        for wanted in (arguments.one or CHAMPION, other)
     ]
     one, other = (_comparable(_details(registry, model)) for model in models)
     different = {
@@ -179,6 +184,22 @@ def _diff(arguments: argparse.Namespace) -> int:
     rows = [(name, *pair) for name, pair in different.items()]
     _print(arguments, values, table(rows, header) if rows else "Nothing differs.")
     return 0
+
+
+def _to_compare_with(registry: Registry, category: str) -> str:
+    """What a champion is compared with: the challenger, else the champion before.
+
+    Raises:
+        RegistryError: there is neither.
+    """
+    champion = registry.resolve(category, CHAMPION)
+    found = [alias for alias in (CHALLENGER, PREVIOUS) if registry.find(category, alias)]
+    if not found:
+        raise RegistryError(
+            f"Category {category!r} has no challenger and no previous champion to compare version "
+            f"{champion.version} with: train it again, or name two versions."
+        )
+    return found[0]
 
 
 def _comparable(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,9 +55,9 @@ class DetectorModel:
 
         Returns:
             A row per picture, in order: ``status, error, score, threshold, p_value,
-            calibration_size, is_anomalous, peak_x, peak_y``. A picture that cannot be read has the
-            status ``error``, a reason, and no score: ``None`` there, which a server answers as
-            ``null`` (``NaN`` is no JSON).
+            p_value_floor, calibration_size, is_anomalous, peak_x, peak_y``. A picture that cannot
+            be read has the status ``error``, a reason, and no score: ``None`` there, which a
+            server answers as ``null`` (``NaN`` is no JSON).
         """
         with_maps = bool((params or {}).get("anomaly_maps"))
         found = self._score(list(_pictures(model_input)))
@@ -84,6 +84,7 @@ class DetectorModel:
             "score": found.score,
             "threshold": detector.threshold,
             "p_value": found.p_value,
+            "p_value_floor": detector.calibration.p_value_floor,
             "calibration_size": detector.calibration.n,
             "is_anomalous": found.is_anomalous,
             "peak_x": peak_x,

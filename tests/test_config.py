@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from nfbmr.config import PRESETS, Config, load_config
+from nfbmr import cli
+from nfbmr.config import PRESETS, Config, load_config, setting_names
 from nfbmr.errors import ConfigError
 
 
@@ -109,3 +110,14 @@ def test_epochs_are_added_where_a_category_is_small() -> None:
     assert fit.epochs("flow", 1000) == fit.flow_epochs
     steps = fit.epochs("mapper", 20) * -(-20 // fit.batch_size)
     assert steps >= fit.min_steps
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_printed_settings_are_read_back(
+    preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["settings", "--preset", preset, "--set", "backbone.kwargs={a = 1}"]) == 0
+    path = tmp_path / "all.toml"
+    path.write_text(capsys.readouterr().out)
+    assert load_config(str(path)) == load_config(None, ["backbone.kwargs={a = 1}"], preset)
+    assert set(setting_names(Config)) >= {"mapper.residual_blocks", "run.output.map_type"}

@@ -86,6 +86,7 @@ def test_promote_and_rollback_by_hand(models: Command) -> None:
     assert done["reason"] == "looked at it"
     text = models("rollback", "bottle")
     assert text == "Version 1 of 'bottle' is champion, version 2 is previous.\n"
+    assert models.json("diff", "bottle")["versions"] == ["1", "2"], "no challenger is left"
     assert models.json("rollback", "bottle")["champion"] == "2"
     models("promote", "bottle", "1")
     assert "no version or alias '9'" in models("promote", "bottle", "9", code=6)

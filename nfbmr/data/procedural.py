@@ -87,6 +87,8 @@ class FactorySettings:
                 f"A factory of {self.categories} categories cannot be made: expected 1 to "
                 f"{len(SURFACES)}."
             )
+        if self.seed < 0:
+            raise ConfigError(f"A seed of {self.seed}: expected 0 or more.")
         if not 0.0 <= self.defect_share <= 1.0:
             raise ConfigError(f"A defect share of {self.defect_share}: expected 0 to 1.")
 

@@ -71,6 +71,7 @@ def signature() -> ModelSignature:
         ColSpec(DataType.double, "score", required=False),
         ColSpec(DataType.double, "threshold"),
         ColSpec(DataType.double, "p_value", required=False),
+        ColSpec(DataType.double, "p_value_floor"),
         ColSpec(DataType.long, "calibration_size"),
         ColSpec(DataType.boolean, "is_anomalous", required=False),
         ColSpec(DataType.double, "peak_x", required=False),

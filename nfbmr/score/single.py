@@ -110,9 +110,9 @@ def score_pictures(
         weights: where the backbone's weights are, if not where they were at training.
 
     Returns:
-        A row per picture: ``picture, score, threshold, p_value, calibration_size, anomalous,
-        error``; the score's columns are None where the picture cannot be read. The smallest
-        possible p-value is 1 / (calibration_size + 1).
+        A row per picture: ``picture, score, threshold, p_value, p_value_floor, calibration_size,
+        anomalous, error``; the score's columns are None where the picture cannot be read. The
+        floor is the smallest possible p-value, 1 / (calibration_size + 1).
 
     Raises:
         WeightsError: the backbone cannot be rebuilt as it was.
@@ -131,6 +131,7 @@ def _row(scorer: PictureScorer, uri: str) -> dict[str, Any]:
         "score": found.score,
         "threshold": scorer.detector.threshold,
         "p_value": found.p_value,
+        "p_value_floor": None if found.error else scorer.detector.calibration.p_value_floor,
         "calibration_size": None if found.error else scorer.detector.calibration.n,
         "anomalous": found.is_anomalous,
         "error": found.error,
