@@ -280,6 +280,6 @@ def _score(arguments: argparse.Namespace) -> int:
 
     detector = registry_of(arguments).load(arguments.category, arguments.version)
     rows = score_pictures(detector, arguments.pictures, arguments.weights)
-    header = ("picture", "score", "threshold", "p_value", "of n", "anomalous", "error")
+    header = ("picture", "score", "threshold", "p_value", "floor", "of n", "anomalous", "error")
     _print(arguments, rows, table([list(row.values()) for row in rows], header))
     return 1 if any(row["error"] for row in rows) else 0

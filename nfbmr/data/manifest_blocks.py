@@ -135,8 +135,8 @@ def _table(archive: str, size: int, version: str, columns: TableColumns, number:
     data = fetch_patiently(archive, 0, size, version)
     try:
         return _csv_of_text(data)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{archive} is no readable CSV ({error}).") from error
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise DataError(f"{archive} is no readable CSV in UTF-8 ({error}).") from error
 
 
 def _csv_of_text(data: bytes) -> pa.Table:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from nfbmr.config import Config
+from nfbmr.train import plain_values
 from nfbmr.train.fingerprints import fingerprint, settings_fingerprint
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.worst import WorstPicture
@@ -97,8 +98,41 @@ class FitReport:
 
     @classmethod
     def load(cls, folder: Path) -> FitReport:
-        """Read what ``save`` wrote."""
-        values = json.loads((folder / REPORT_FILE).read_text())
-        losses = [EpochLosses(**row) for row in values.pop("losses")]
-        worst = [WorstPicture(**row) for row in values.pop("worst", [])]
-        return cls(losses=losses, worst=worst, **values)
+        """Read what ``save`` wrote.
+
+        Raises:
+            ValueError: it is something else; KeyError and TypeError likewise.
+        """
+        values = plain_values.mapping(json.loads((folder / REPORT_FILE).read_text()))
+        plain_values.only(values, (each.name for each in fields(cls)))
+        return cls(
+            losses=[epoch_of(row) for row in plain_values.items(values["losses"])],
+            aggregate=plain_values.text(values["aggregate"]),
+            synthetic_aurocs=plain_values.numbers(values["synthetic_aurocs"]),
+            threshold=plain_values.number(values["threshold"]),
+            p_value_floor=plain_values.number(values["p_value_floor"]),
+            seconds=plain_values.number(values["seconds"]),
+            worst=[_worst_of(row) for row in plain_values.items(values.get("worst", []))],
+            trimmed=plain_values.count(values.get("trimmed", 0)),
+        )
+
+
+def epoch_of(row: Any) -> EpochLosses:
+    """An epoch of a JSON file; raises as ``plain_values`` does."""
+    values = plain_values.mapping(row)
+    return EpochLosses(
+        stage=plain_values.text(values["stage"]),
+        epoch=plain_values.count(values["epoch"]),
+        epochs=plain_values.count(values["epochs"]),
+        losses=plain_values.numbers(values["losses"]),
+    )
+
+
+def _worst_of(row: Any) -> WorstPicture:
+    values = plain_values.mapping(row)
+    return WorstPicture(
+        uri=plain_values.text(values["uri"]),
+        role=plain_values.text(values["role"]),
+        score=plain_values.number(values["score"]),
+        deviation=plain_values.number(values["deviation"]),
+    )

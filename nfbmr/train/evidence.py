@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+
+from nfbmr.train import plain_values
 
 EVIDENCE_FILE = "evidence.json"
 
@@ -49,7 +51,19 @@ class Evidence:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Evidence:
-        """Parse what ``to_json`` wrote."""
-        values = json.loads(text)
-        pairs = {name: tuple(values[name]) for name in ("defective", "fitted")}
-        return cls(**{**values, **pairs})
+        """Parse what ``to_json`` wrote.
+
+        Raises:
+            ValueError: it is something else; KeyError and TypeError likewise.
+        """
+        values = plain_values.mapping(json.loads(text))
+        plain_values.only(values, (each.name for each in fields(cls)))
+        return cls(
+            held_out=plain_values.numbers(values["held_out"]),
+            synthetic=plain_values.numbers(values["synthetic"]),
+            labelled=plain_values.numbers(values["labelled"]),
+            defective=plain_values.texts(values["defective"]),
+            fitted=plain_values.texts(values["fitted"]),
+            cache_root=plain_values.text(values["cache_root"]),
+            backbone_key=plain_values.text(values["backbone_key"]),
+        )

@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 from nfbmr import storage
 from nfbmr.errors import STORE_FAULTS, StoreError
+from nfbmr.train import plain_values
+from nfbmr.train.category_task import epoch_of
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.fit_state import StageState
 
@@ -40,9 +42,14 @@ class FitCheckpoint:
         """The last state, or None where there is none or it is damaged."""
         data = None if self.uri is None else storage.read(self.uri)
         state = None if data is None else StageState.from_bytes(data)
-        if state is not None:
-            self.losses[:] = [EpochLosses(**row) for row in state.notes["losses"]]
-            self.seconds_before = state.notes["seconds"]
+        if state is None:
+            return None
+        try:
+            losses = [epoch_of(row) for row in state.notes["losses"]]
+            self.seconds_before = plain_values.number(state.notes["seconds"])
+        except (ValueError, KeyError, TypeError):
+            return None
+        self.losses[:] = losses
         return state
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-_FORMAT = "1"
+_FORMAT = "2"
+_DIGEST_BYTES = 16
 
 
 @dataclass
@@ -46,7 +48,7 @@ class StageState:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """One safetensors file; what is no tensor stands as JSON in its header."""
+        """A digest, then a safetensors file; what is no tensor stands as JSON in its header."""
         tensors = {f"heads.{name}": tensor for name, tensor in self.heads.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors["generator"] = self.generator
@@ -65,11 +67,15 @@ class StageState:
         }
         on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         # One entry: safetensors writes several in any order, and equal states are equal bytes.
-        return safetensors.torch.save(on_cpu, {"state": json.dumps(plain)})
+        data = safetensors.torch.save(on_cpu, {"state": json.dumps(plain)})
+        return _digest(data) + data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> StageState | None:
         """What ``to_bytes`` wrote; None where it is damaged or of another format."""
+        digest, data = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+        if digest != _digest(data):
+            return None
         try:
             tensors = safetensors.torch.load(data)
             length = int.from_bytes(data[:8], "little")
@@ -96,6 +102,10 @@ class StageState:
             )
         except (safetensors.SafetensorError, KeyError, ValueError, TypeError):
             return None
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

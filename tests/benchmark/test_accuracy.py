@@ -9,7 +9,8 @@ import pytest
 import jobs.benchmark
 from nfbmr.benchmark.accuracy import CategoryAccuracy
 from nfbmr.metrics import rate
-from tests.conftest import SHARED
+from nfbmr.model.scoring import AGGREGATES
+from tests.conftest import SHARED, Trained
 
 RESULT = CategoryAccuracy(
     category="tile",
@@ -39,6 +40,28 @@ def test_false_alarms_are_judged_by_their_binomial_interval(alarms: int, holds: 
     result = replace(RESULT, false_alarms=rate(alarms, 191))
     assert result.false_alarms_as_requested is holds
     assert f"{alarms} false alarms on 191" in result.verdicts()[1]
+
+
+@pytest.mark.integration
+def test_the_command_ends_with_every_variant_in_one_object(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    category = trained.results[0].category
+    arguments = ["accuracy", "--data", trained.factory.root, "--layout", "mvtec", "--seeds", "0"]
+    arguments += ["--categories", category, "--preset", "small", "--image-size", "128"]
+    arguments += ["--work-dir", str(tmp_path)]
+    for setting in ("fit.min_steps=20", "fit.flow_epochs=2", "fit.mapper_epochs=2"):
+        arguments += ["--set", setting]
+    jobs.benchmark.main([*arguments, "--set", "calibration.false_alarm_rate=0.1"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 0.5 < result["image_auroc"] <= 1
+    assert result["seconds"] > 0
+    (measured,) = result["categories"]
+    assert set(measured["variants"]) == {"flow", "source", "target", "eq14"}
+    for aurocs in measured["variants"].values():
+        assert set(aurocs) == set(AGGREGATES)
+        assert all(0 <= auroc <= 1 for auroc in aurocs.values())
+    assert measured["image_auroc"] == measured["variants"]["eq14"][measured["aggregate"]]
 
 
 @pytest.mark.slow

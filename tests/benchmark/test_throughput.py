@@ -1,10 +1,12 @@
 """The whole benchmark on few pictures: kinds of archives, numbers of actors, both numerics."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import jobs.benchmark
 from nfbmr.benchmark.peer import time_anomalib
 from nfbmr.benchmark.throughput import ThroughputRequest, measure_throughput
 from nfbmr.benchmark.throughput_table import throughput_text
@@ -14,6 +16,21 @@ from nfbmr.progress import Progress
 from tests.conftest import Trained
 
 QUIET = Progress(quiet=True)
+
+
+@pytest.mark.integration
+def test_the_command_ends_with_both_ratios_in_one_object(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["throughput", "--data", trained.factory.root, "--layout", "mvtec"]
+    arguments += ["--categories", trained.results[0].category, "--preset", "small"]
+    arguments += ["--image-size", "128", "--pictures", "24", "--work-dir", str(tmp_path)]
+    for setting in ("fit.min_steps=20", "calibration.false_alarm_rate=0.1"):
+        arguments += ["--set", setting]
+    assert jobs.benchmark.main(arguments) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for ratio in ("job_over_backbone", "job_over_loop", "job_over_allowed"):
+        assert result[ratio] > 0
 
 
 @pytest.mark.slow

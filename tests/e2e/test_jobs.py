@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.dataset
 import pytest
 
+import jobs.demo
 import jobs.evaluate
 import jobs.report
 import jobs.score
@@ -144,6 +145,23 @@ def test_help_from_the_shell_from_any_folder() -> None:
     command = [sys.executable, str(ROOT / "jobs" / "score.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
     assert "example:\n  python jobs/score.py" in done.stdout
+
+
+@pytest.mark.integration
+def test_a_demo_of_two_categories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "demo"
+    assert jobs.demo.main(["--folder", str(folder), "--categories", "2"]) == 0
+    night = folder / "night-1"
+    values = json.loads((night / "evaluation.json").read_text())
+    aurocs = {c["category"]: c["image_auroc"] for c in values["categories"]}
+    assert len(aurocs) == 2
+    assert min(aurocs.values()) >= 0.95, aurocs
+    rows = pyarrow.dataset.dataset(night / "scores").to_table()
+    assert rows.column("status").to_pylist().count("error") == 3
+    assert rows.num_rows == 203
+    output = capsys.readouterr().out
+    assert "203 files in the archive, 3 of them unreadable" in output
+    assert all((night / page).stat().st_size > 10_000 for page in ("report.html", "archive.html"))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import datetime
 import gzip
 import io
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -23,7 +24,11 @@ from nfbmr.score.plan import Plan, PlannedModel, PlannedPicture, pictures_table
 from nfbmr.score.plan_files import PLAN_FOLDER, save_plan
 from nfbmr.score.planned_units import cut_units
 from nfbmr.score.schema import missing_map, score_schema
+from nfbmr.train.category_task import REPORT_FILE
+from nfbmr.train.evidence import EVIDENCE_FILE
 from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.fit_state import StageState
+from tests.registry.finished_fit import finished_fit
 
 _EXIF_TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 
@@ -204,3 +209,47 @@ def configurations() -> list[bytes]:
         b"[calibration]\nfalse_alarm_rate = 0.1\n[run]\nunit_size = 8\n",
         b"standardize = false\n[mapper]\nresidual_blocks = 1\n[backbone.kwargs]\nx = [1, 2]\n",
     ]
+
+
+def finished_files(folder: Path) -> dict[str, bytes]:
+    """What a finished fit has besides its detector."""
+    fit = finished_fit(folder)
+    return {name: (fit.folder / name).read_bytes() for name in (REPORT_FILE, EVIDENCE_FILE)}
+
+
+def night() -> bytes:
+    """What an unfinished night says of itself."""
+    values = {
+        "started_at": 1764000000.5,
+        "used_at": 1764086400.0,
+        "waited_for": ["bottle", "cable"],
+    }
+    return json.dumps(values).encode()
+
+
+def fit_state() -> bytes:
+    """The state of an unfinished fit."""
+    torch.manual_seed(0)
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(module.parameters())
+    module(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    losses = [{"stage": "flow", "epoch": 1, "epochs": 2, "losses": {"flow_loss": 1.5}}]
+    state = StageState(
+        "flow",
+        1,
+        1,
+        dict(module.state_dict()),
+        optimizer.state_dict(),
+        None,
+        torch.Generator().get_state(),
+        notes={"losses": losses, "seconds": 1.5},
+    )
+    return state.to_bytes()
+
+
+def manifest() -> bytes:
+    """A manifest that knows all of its pictures."""
+    rows = ["uri,category,captured_at,etag,size"]
+    rows += [f'/pictures/{n}.png,007,2026-11-24T10:00:0{n}Z,"e{n}",{n}' for n in range(5)]
+    return "\n".join(rows).encode()

@@ -13,10 +13,15 @@ from nfbmr.data.archives import list_archive, read_entry
 from nfbmr.data.decoding import decode_and_resize, decode_mask
 from nfbmr.data.picture_file import DecodeLimits
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
+from nfbmr.progress import Progress
 from nfbmr.score.category_rule import CategoryRule
 from nfbmr.score.plan_files import PLAN_FOLDER, load_plan, row_group, unit_pictures
 from nfbmr.score.units import UNITS_FOLDER, read_failed, read_unit
 from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.finished import FinishedFit
+from nfbmr.train.fit_checkpoint import FitCheckpoint
+from nfbmr.train.gate import decide
+from nfbmr.train.night import open_night
 from tests.fuzz import seeds
 from tests.fuzz.mutators import mutated_bytes, mutated_json, with_tar_checksums
 
@@ -120,6 +125,43 @@ def _features(data: bytes, folder: Path) -> None:
         raise AssertionError("a changed entry was trusted")
 
 
+def _finished(name: str) -> Callable[[bytes, Path], None]:
+    """Loads a finished fit of which one file is the input, and asks what registering asks."""
+
+    def run(data: bytes, folder: Path) -> None:
+        if not (folder / name).exists():
+            seeds.finished_files(folder)
+        (folder / name).write_bytes(data)
+        fit = FinishedFit.load(folder)
+        fit.params()
+        fit.metrics()
+        fit.curves()
+        fit.tags()
+        decide(fit.evidence, fit.fitted_at, fit.false_alarm_rate, None, fit.gate)
+
+    return run
+
+
+def _night(data: bytes, folder: Path) -> None:
+    (folder / "key").mkdir(exist_ok=True)
+    (folder / "key" / "night.json").write_bytes(data)
+    open_night(str(folder), "key", Progress(quiet=True))
+
+
+def _fit_state(data: bytes, folder: Path) -> None:
+    path = folder / "fit.safetensors"
+    path.write_bytes(data)
+    found = FitCheckpoint(str(path), [], 0.0).load()
+    if found is not None and data != seeds.fit_state():
+        raise AssertionError("a changed state was trusted")
+
+
+def _manifest(data: bytes, folder: Path) -> None:
+    path = folder / "manifest.csv"
+    path.write_bytes(data)
+    list_archive(str(path))
+
+
 def _configuration(data: bytes, folder: Path) -> None:
     path = folder / "config.toml"
     path.write_bytes(data)
@@ -150,6 +192,13 @@ def targets(folder: Path) -> dict[str, Target]:
         Target("zip", seeds.zips(), _bytes, _archive(".zip")),
         Target("detector-json", [detector[JSON_FILE]], _json, _detector(JSON_FILE)),
         Target("detector-tensors", [detector[TENSORS_FILE]], _bytes, _detector(TENSORS_FILE)),
+        *(
+            Target(f"finished-{name}", [data], _json, _finished(name))
+            for name, data in sorted(seeds.finished_files(folder / "finished").items())
+        ),
+        Target("night", [seeds.night()], _json, _night),
+        Target("fit-state", [seeds.fit_state()], _bytes, _fit_state),
+        Target("manifest", [seeds.manifest()], _bytes, _manifest),
         Target("features", [seeds.features(folder / "features")], _bytes, _features),
         Target("unit", [seeds.unit()], _bytes, _unit),
         *(
