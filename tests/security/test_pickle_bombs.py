@@ -1,5 +1,6 @@
 """A pickle that runs a program, planted wherever nfbmr reads: refused, and never run."""
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -23,7 +24,11 @@ from nfbmr.score.plan_files import load_plan, planned_table
 from nfbmr.score.run import ScoringRequest, prepare, score
 from nfbmr.score.units import read_unit
 from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.finished import FinishedFit
+from nfbmr.train.fit_checkpoint import FitCheckpoint
+from nfbmr.train.night import open_night
 from tests.conftest import Trained
+from tests.registry.finished_fit import finished_fit
 from tests.security.pickle_bomb import Bomb, no_unpickling, parquet_with_a_bomb, pickled
 
 QUIET = Progress(quiet=True)
@@ -114,8 +119,6 @@ def test_as_backbone_weights(name: str, tmp_path: Path, trace: Path) -> None:
 
 def test_as_cache_entry(tmp_path: Path, trace: Path) -> None:
     """With the right digest as well: whoever can write the cache can compute it."""
-    import hashlib
-
     cache = FeatureCache(str(tmp_path), "backbone")
     cache.write("ab12", torch.zeros(2, 3, 3))
     (path,) = tmp_path.rglob("*.features")
@@ -126,6 +129,30 @@ def test_as_cache_entry(tmp_path: Path, trace: Path) -> None:
             assert cache.read("ab12") is None
         assert not found
         assert not trace.exists()
+
+
+def test_as_state_of_a_fit_and_of_a_night(tmp_path: Path, trace: Path) -> None:
+    """They are begun anew; with the right digest as well."""
+    data = pickled(trace)
+    state = tmp_path / "fit.safetensors"
+    for planted_bytes in (data, hashlib.blake2b(data, digest_size=16).digest() + data):
+        state.write_bytes(planted_bytes)
+        with no_unpickling() as found:
+            assert FitCheckpoint(str(state), [], 0.0).load() is None
+        assert not found
+    (tmp_path / "nights" / "key").mkdir(parents=True)
+    (tmp_path / "nights" / "key" / "night.json").write_bytes(data)
+    with no_unpickling() as found:
+        assert not open_night(str(tmp_path / "nights"), "key", QUIET).is_resumed
+    assert not found
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["fit.json", "evidence.json"])
+def test_as_what_a_kept_fit_says(name: str, tmp_path: Path, trace: Path) -> None:
+    folder = finished_fit(tmp_path / "kept").folder
+    (folder / name).write_bytes(pickled(trace))
+    assert "damaged" in str(planted(lambda: FinishedFit.load(folder), trace))
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from nfbmr.config import Config
 from nfbmr.data.content import content_hash
+from nfbmr.data.decoding import decode_rgb
 from nfbmr.data.layouts import discover
 from nfbmr.errors import DataError
 from nfbmr.progress import Progress
@@ -22,6 +24,7 @@ from nfbmr.train.campaign import (
     run_campaign,
 )
 from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.sample_pictures import HEATMAPS_FILE, LOSSES_FILE
 from nfbmr.train.split import split_normals
 from tests.conftest import Trained
 
@@ -39,6 +42,12 @@ def test_every_category_is_registered_as_champion_with_its_evidence(trained: Tra
         assert version.tags["nfbmr.gate"] == "passed"
         assert float(version.tags["nfbmr.synthetic_auroc"]) > 0.5
         assert version.tags["nfbmr.pictures_fitted"] == str(result.pictures)
+        for name in (LOSSES_FILE, HEATMAPS_FILE):
+            data = trained.registry.read_file(version, name)
+            assert data is not None
+            pixels_HWC = decode_rgb(data)
+            assert min(pixels_HWC.shape[:2]) > 100
+            assert len(np.unique(pixels_HWC.reshape(-1, 3), axis=0)) > 10, "an empty picture"
         losses = trained.registry.losses(version)
         assert set(losses) == {"flow_loss", "source_loss", "target_loss"}
         assert losses["flow_loss"][-1] < losses["flow_loss"][0]

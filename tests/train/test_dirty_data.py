@@ -89,7 +89,7 @@ def measured(data: Path, config: Config, folder: Path, name: str) -> Measured:
 
 
 def test_five_percent_of_defective_training_pictures(
-    real_weights: str, local_ray: None, tmp_path: Path
+    real_weights: str, local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Reported: AUROC clean, with the defective ones, and with two ways to leave some out."""
     trained_on, planted = lay_out(tmp_path)
@@ -109,7 +109,9 @@ def test_five_percent_of_defective_training_pictures(
 
     header = ("trained on", "pictures", "AUROC", "left out", "defective among the worst")
     rows = [(n, w.result.pictures, w.auroc, w.result.trimmed, found(w)) for n, w in ways.items()]
-    print(f"\n{len(planted)} defective pictures planted among {trained_on}\n{table(rows, header)}")
+    with capsys.disabled():
+        said = f"{len(planted)} defective pictures planted among {trained_on}"
+        print(f"\n{said}\n{table(rows, header)}")
     clean, kept, by_share, _ = ways.values()
     assert (clean.result.trimmed, kept.result.trimmed) == (0, 0)
     assert by_share.result.trimmed == int(0.1 * by_share.result.pictures)
