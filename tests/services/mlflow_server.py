@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -12,7 +12,11 @@ from tests.services.processes import Process, free_ports
 
 @contextmanager
 def running_mlflow(
-    database: str, artifacts: str, environment: Mapping[str, str], port: int | None = None
+    database: str,
+    artifacts: str,
+    environment: Mapping[str, str],
+    port: int | None = None,
+    further: Sequence[str] = (),
 ) -> Iterator[str]:
     """MLflow for the length of a block, handing artifacts out itself.
 
@@ -21,6 +25,7 @@ def running_mlflow(
         artifacts: folder or ``s3://`` prefix.
         environment: what it needs besides, for instance the store's credentials.
         port: of loopback; a free one by default.
+        further: arguments of ``mlflow server``.
 
     Yields:
         The server's address.
@@ -37,7 +42,7 @@ def running_mlflow(
             "MLFLOW_BACKEND_STORE_URI": database,
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        process = Process([*command, *options], folder / "log", own | dict(environment))
+        process = Process([*command, *options, *further], folder / "log", own | dict(environment))
         stack.callback(process.end)
         process.wait_for_port(port)
         yield f"http://127.0.0.1:{port}"
