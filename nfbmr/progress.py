@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,9 @@ class Progress:
     ) -> Iterator[Callable[[int], None]]:
         """Count up to a total: yields a function that takes how many are done.
 
+        A line comes now and then also while nothing is counted: whoever reads a log is to see
+        that the job waits, and that it is alive.
+
         Args:
             what: is counted.
             total: how many there are.
@@ -53,23 +57,60 @@ class Progress:
         interval_s = _TERMINAL_INTERVAL_S if terminal else _LOG_INTERVAL_S
         started = time.monotonic()
         state = {"next": started + interval_s, "done": 0}
+        end = "   \r" if terminal else "\n"
 
         def line() -> str:
             rate = state["done"] / max(1e-9, time.monotonic() - started)
             elapsed_s = time.monotonic() - self.started
             return f"[{elapsed_s:6.1f} s] {what}: {int(state['done'])}/{total}, {rate:.1f}/s"
 
-        def count(done: int) -> None:
-            state["done"] = done
+        def look() -> None:
             if self.quiet or drawn or time.monotonic() < state["next"]:
                 return
             state["next"] = time.monotonic() + interval_s
-            end = "\r" if terminal else "\n"
-            print(f"{line()}   " if terminal else line(), end=end, file=self.stream, flush=True)
+            print(line(), end=end, file=self.stream, flush=True)
 
-        yield count
+        def count(done: int) -> None:
+            state["done"] = done
+            look()
+
+        with _repeated(look, interval_s):
+            yield count
         if not self.quiet:
             print(line() + ("   " if terminal else ""), file=self.stream, flush=True)
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Say now and then that something goes on that cannot be counted.
+
+        Args:
+            what: goes on.
+        """
+        interval_s = _LOG_INTERVAL_S
+
+        def say() -> None:
+            self.say(f"{what} …")
+
+        with _repeated(say, interval_s):
+            yield
+
+
+@contextmanager
+def _repeated(call: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call something every so often, in a thread of its own, while the block runs."""
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(every_s):
+            call()
+
+    thread = threading.Thread(target=work, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import nfbmr.progress
 from nfbmr.progress import Progress, table
 
 
@@ -32,6 +33,23 @@ def test_a_log_gets_a_line_every_half_minute_and_one_at_the_end(clock: list[floa
     assert len(lines) == 3
     assert lines[0] == "[  30.0 s] scored: 240/700, 8.0/s"
     assert lines[-1] == "[  87.5 s] scored: 700/700, 8.0/s"
+
+
+def test_lines_come_also_while_nothing_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nfbmr.progress, "_LOG_INTERVAL_S", 0.05)
+    stream = io.StringIO()
+    progress = Progress(stream)
+    with progress.counter("scored", 700) as count:
+        count(7)
+        time.sleep(0.5)
+    with progress.busy("Listing"):
+        time.sleep(0.5)
+    lines = stream.getvalue().splitlines()
+    assert sum("scored: 7/700" in line for line in lines) >= 4
+    assert sum(line.endswith("Listing …") for line in lines) >= 3
+    before = len(lines)
+    time.sleep(0.2)
+    assert len(stream.getvalue().splitlines()) == before
 
 
 def test_a_terminal_is_rewritten_more_often(clock: list[float]) -> None:

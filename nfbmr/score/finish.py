@@ -60,7 +60,8 @@ def finish(
         OutputError: a unit is gone, or has other rows than the plan says.
     """
     try:
-        names = _publish(plan, output, schema, settings)
+        with progress.busy(f"Merging {len(plan.units)} units into files"):
+            names = _publish(plan, output, schema, settings)
         tally = tally_scores(output, names)
         if tally.rows != plan.pictures:
             raise OutputError(

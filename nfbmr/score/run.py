@@ -155,8 +155,9 @@ def prepare(
         else list_sources(request.sources, rule, request.columns, indexes, store, progress)
     )
     writer = PlanWriter(output, uuid.uuid4().hex)
-    for count in _written(writer, listed, settings.unit_size):
-        progress.say(f"Listed {count} pictures")
+    with progress.busy("Listing"):
+        for count in _written(writer, listed, settings.unit_size):
+            progress.say(f"Listed {count} pictures")
     units = writer.units()
     if store.found:
         progress.say(f"{store.found} slices of the sources had been listed before")
