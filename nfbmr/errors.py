@@ -18,12 +18,17 @@ needs a package, for an object store without credentials."""
 STORE_FAULTS = (OSError, BotoCoreError)
 """What a store raises that is busy, full, gone or refuses, and no programming error is."""
 
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+# A name, a colon that no port follows, and a password of any signs up to the word's last @; or
+# whatever stands before an @ in the place of the host.
+_LOGIN = re.compile(
+    r"(?<=://)(?:[^/@\s:]*:(?!\d{1,5}(?:[/?#\s]|$))\S*@|[^/@\s]+@)",
+)
+_SECRET = re.compile(r"(?i)\b([\w-]*(?:password|secret|token|signature|credential))=[^&\s'\"]+")
 
 
 def without_logins(text: str) -> str:
-    """The text with the login of every address in it blotted out."""
-    return _LOGIN.sub("***@", text)
+    """The text with the login of every address, and every secret of a query, blotted out."""
+    return _SECRET.sub(r"\1=***", _LOGIN.sub("***@", text))
 
 
 class NfbmrError(Exception):

@@ -26,7 +26,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
     Args:
         address: of a running cluster (``auto``, ``ray://…``, ``host:port``). Without one, and
             without ``RAY_ADDRESS`` in the environment, Ray starts on this machine and ends with
-            the block; its ports are bound to loopback and there is no dashboard.
+            the block, at loopback's address, with a random token and without dashboard and client.
         num_cpus: cores that a local Ray may use; all by default.
 
     Raises:

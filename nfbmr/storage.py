@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import fsspec.config
 from fsspec import AbstractFileSystem
@@ -60,7 +61,7 @@ def file_system(uri: str) -> tuple[AbstractFileSystem, str]:
 
 
 def absolute_uri(uri: str) -> str:
-    """A bare path made absolute; anything with a protocol as it is.
+    """A bare path made absolute, without ``..`` in it; anything with a protocol as it is.
 
     Raises:
         ConfigError: the address is empty, as that of a variable that is not set, or has a login in
@@ -69,7 +70,9 @@ def absolute_uri(uri: str) -> str:
     if not uri.strip():
         raise ConfigError("An address is empty: give a path or URI (is a variable not set?).")
     refuse_login(uri)
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    if uri.startswith("s3a://"):  # Hadoop's name of the same thing.
+        return f"s3://{uri.removeprefix('s3a://')}"
+    return uri if "://" in uri else os.path.abspath(Path(uri).expanduser())  # noqa: PTH100
 
 
 def join(root: str, *parts: str) -> str:
@@ -170,13 +173,11 @@ def open_atomically(uri: str) -> Iterator[BinaryIO]:
         finally:
             partial.unlink(missing_ok=True)
         return
-    file = fs.open(path, "wb")
-    try:
-        yield file
-    except BaseException:
-        file.discard()
-        raise
-    file.close()
+    with tempfile.NamedTemporaryFile(prefix="nfbmr-upload-") as local:
+        yield cast(BinaryIO, local)
+        local.flush()
+        # In one piece, so that it can be done again when the store is busy.
+        retried(lambda: fs.put_file(local.name, path))
 
 
 def version_of(info: Mapping[str, Any]) -> str:

@@ -2,8 +2,9 @@
 
 A run is three phases, one after the other: the driver lists and plans; the cluster fetches,
 decodes, scores and commits; tasks merge, a file each. The middle phase is a line of stations that
-work at the same time, so that the slowest of them sets its pace; what the driver does per unit,
-what the store answers per second and what a wave costs before it runs are stations as well.
+work at the same time, so that the slowest of them sets its pace; what the driver does per unit and
+what the store answers per second are stations as well. Every wave of units begins with starting
+its actors, in which nothing else is done.
 
 Quantities are per picture where nothing else is said. Everything comes in by ``Costs``; what has
 not been measured is named in ``Costs.assumed``.
@@ -13,13 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nfbmr.score.listing_stream import CHUNK_PICTURES
 
 UNITS_PER_WAVE = 16_384
 LIST_PAGE = 1000
+LISTED_UNIT_BYTES = 626
+"""Of the driver, for each unit's file in an object store when they are listed: on going on with a
+run, and when they are removed at its end (s3fs keeps a dictionary for each)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Cluster:
         driver_bytes: memory that the driver may use.
         unit_size: pictures per unit.
         rows_per_file: of the finished data set.
+        bytes_per_file: likewise; whichever is reached first.
     """
 
     gpus: int
@@ -84,6 +89,7 @@ class Cluster:
     driver_bytes: float = 32 * 2**30
     unit_size: int = 64
     rows_per_file: int = 1_000_000
+    bytes_per_file: float = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ class Forecast:
         plan_s: first phase.
         score_s: second phase.
         merge_s: third phase.
-        slowest: the station that sets the pace of the second phase.
+        slowest: the station that sets the pace of the second phase, or ``waves`` where starting
+            actors takes longer than all that they do.
         per_s_by_station: pictures per second that each station could do.
         driver_bytes: peak memory of the driver.
         driver_fits: whether it has that.
@@ -153,27 +160,16 @@ class Forecast:
         }
 
 
-REMEDIES: Mapping[str, str] = {
-    "gpu": "more or faster GPUs: this is as it should be",
-    "decode": "more cores per GPU, or run.decode = 'tasks' on the CPU group",
-    "fetch": "more fetches at once, a nearer store, or archives instead of single files",
-    "network": "nodes with a faster network, or smaller encoded pictures",
-    "store gets": "tar or zip archives: fewer, larger objects; more prefixes",
-    "store puts": "a larger run.unit_size",
-    "driver, per unit": "a larger run.unit_size",
-    "waves": "waves that grow with the number of GPUs, or actors that outlive a wave",
-    "driver, planning": "several drivers that list and plan parts of the sources",
-    "driver, memory": "a larger run.unit_size",
-}
-"""What moves each limit."""
-
-
 def forecast(pictures: int, costs: Costs, cluster: Cluster, prices: Prices) -> Forecast:
     """Reckon a run."""
     stations = station_rates(costs, cluster)
+    pace_per_s = min(stations.values())
+    starting_s = waves(pictures, cluster) * costs.wave_s
+    if starting_s > 0:
+        stations["waves"] = pictures / starting_s
     slowest = min(stations, key=lambda name: stations[name])
     plan_s, merge_s = pictures * costs.plan_s, merging_s(pictures, costs, cluster)
-    score_s = costs.wave_s + pictures / stations[slowest]
+    score_s = starting_s + pictures / pace_per_s
     driver_bytes = driver_memory(pictures, costs, cluster)
     requests = store_requests(pictures, costs, cluster)
     hours = (plan_s + score_s + merge_s) / 3600
@@ -193,41 +189,51 @@ def forecast(pictures: int, costs: Costs, cluster: Cluster, prices: Prices) -> F
         driver_fits=driver_bytes <= cluster.driver_bytes,
         files={
             "units": math.ceil(pictures / cluster.unit_size),
-            "finished": math.ceil(pictures / cluster.rows_per_file),
+            "finished": math.ceil(pictures / rows_in_file(costs, cluster)),
         },
         requests=requests,
         cost=hours * per_hour + bill,
     )
 
 
+def waves(pictures: int, cluster: Cluster) -> int:
+    """How often actors are started."""
+    return math.ceil(pictures / (UNITS_PER_WAVE * cluster.unit_size))
+
+
+def rows_in_file(costs: Costs, cluster: Cluster) -> int:
+    """Of a file of the finished data set, at most."""
+    return max(1, min(cluster.rows_per_file, int(cluster.bytes_per_file / costs.row_bytes)))
+
+
 def merging_s(pictures: int, costs: Costs, cluster: Cluster) -> float:
     """Seconds of the third phase: every file is a task on a core; the last round ends it."""
-    files = math.ceil(pictures / cluster.rows_per_file)
+    rows = rows_in_file(costs, cluster)
+    files = math.ceil(pictures / rows)
     cores = max(1, int(cluster.gpus * cluster.cores_per_gpu))
-    return math.ceil(files / cores) * min(pictures, cluster.rows_per_file) * costs.merge_s
+    return math.ceil(files / cores) * min(pictures, rows) * costs.merge_s
 
 
 def station_rates(costs: Costs, cluster: Cluster) -> dict[str, float]:
     """Pictures per second that each station of the second phase could do alone."""
-    gpu_per_s = cluster.gpus * costs.gpu_per_s
-    wave = UNITS_PER_WAVE * cluster.unit_size
     return {
-        "gpu": gpu_per_s,
+        "gpu": cluster.gpus * costs.gpu_per_s,
         "decode": cluster.gpus * cluster.cores_per_gpu / costs.decode_cpu_s,
         "fetch": cluster.gpus * cluster.fetches_per_gpu / costs.fetch_s,
+        # An actor writes its units one after the other.
+        "commit": cluster.gpus / costs.commit_s,
         "network": cluster.gpus * cluster.network_bytes_per_s / costs.encoded_bytes,
         "store gets": cluster.store_gets_per_s / costs.gets,
         "store puts": cluster.store_puts_per_s * cluster.unit_size,
         "driver, per unit": cluster.unit_size / costs.unit_driver_s,
-        # Every wave waits for its actors before it runs at the GPUs' pace.
-        "waves": wave / (costs.wave_s + wave / gpu_per_s),
     }
 
 
 def driver_memory(pictures: int, costs: Costs, cluster: Cluster) -> float:
-    """Peak memory of the driver, bytes: a chunk of the plan while it is made, and all units."""
+    """Peak memory of the driver, bytes: all units, and a chunk of the plan, or units listed."""
     units = pictures / cluster.unit_size
-    return min(pictures, CHUNK_PICTURES) * costs.plan_bytes + units * costs.unit_bytes
+    planning = min(pictures, CHUNK_PICTURES) * costs.plan_bytes
+    return units * costs.unit_bytes + max(planning, units * LISTED_UNIT_BYTES)
 
 
 def store_requests(pictures: int, costs: Costs, cluster: Cluster) -> dict[str, int]:
@@ -235,70 +241,48 @@ def store_requests(pictures: int, costs: Costs, cluster: Cluster) -> dict[str, i
     units = math.ceil(pictures / cluster.unit_size)
     return {
         "list": 2 * math.ceil(pictures / LIST_PAGE) + math.ceil(units / LIST_PAGE),
-        # Pictures; each unit once more by the merge; a row group of the plan per unit at most.
-        "get": math.ceil(pictures * costs.gets) + 2 * units,
-        "head": 0,
-        "put": units + math.ceil(pictures / cluster.rows_per_file),
+        # Pictures; each unit once by the merge, and its row group of the plan, by footer and rows.
+        "get": math.ceil(pictures * costs.gets) + 3 * units,
+        "head": units,
+        "put": units + math.ceil(pictures / rows_in_file(costs, cluster)),
     }
 
 
-@dataclass(frozen=True)
-class Break:
-    """A limit, the size at which it is reached, and what moves it."""
-
-    limit: str
-    at: str
-    remedy: str = field(default="")
-
-
-def breaks(costs: Costs, cluster: Cluster) -> list[Break]:
-    """What breaks with more pictures or more GPUs, in the order in which it does.
-
-    A station breaks at the number of GPUs that it can just keep busy; planning, which the driver
-    does alone, where it takes as long as the scoring itself. Last comes the driver's memory: at how
-    many pictures it is full. Merging grows with the cluster.
-    """
-    found: list[tuple[float, Break]] = []
-    for name in ("store gets", "driver, per unit", "store puts"):
-        gpus = station_rates(costs, cluster)[name] / costs.gpu_per_s
-        found.append((gpus, Break(name, f"{gpus:,.0f} GPUs", REMEDIES[name])))
-    gpus = UNITS_PER_WAVE * cluster.unit_size / (costs.wave_s * costs.gpu_per_s)
-    found.append((gpus, Break("waves", f"{gpus:,.0f} GPUs (half of them idle)", REMEDIES["waves"])))
-    gpus = 1 / (costs.plan_s * costs.gpu_per_s)
-    planning = f"{gpus:,.0f} GPUs (as long as the scoring)"
-    found.append((gpus, Break("driver, planning", planning, REMEDIES["driver, planning"])))
-    ordered = [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
-    left_bytes = cluster.driver_bytes - CHUNK_PICTURES * costs.plan_bytes
-    pictures = cluster.unit_size * max(0.0, left_bytes) / costs.unit_bytes
-    memory = Break("driver, memory", f"{pictures:,.0f} pictures", REMEDIES["driver, memory"])
-    return [*ordered, memory]
-
-
-def check_against(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def check_against(
+    jobs: Sequence[Mapping[str, Any]], costs: Costs, unit_size: int
+) -> list[dict[str, Any]]:
     """Predict measured jobs of several actors from the measured job with fewest.
 
-    A job on cores is as fast as its actors, or as its cores where they are busy: ``actors`` times
-    the pace of one, at most what all cores could do at the measured CPU seconds per picture.
+    A machine without GPUs is a cluster whose "GPUs" are its actors, each as fast as the one that
+    was measured, and whose cores do all of the work, not the decoding alone.
 
     Args:
         jobs: as ``benchmark.py throughput --workers 1 2`` writes them: ``actors``, ``cores``,
             ``pictures``, ``per_s``, ``cpu_seconds``.
+        costs: of the driver and the store's requests; the rest is that of the first job.
+        unit_size: of the jobs.
 
     Returns:
-        For each of the other jobs: measured and predicted pictures per second, and the error.
+        For each of the other jobs: measured and predicted pictures per second, the station that
+        set the pace, and the error.
     """
     ordered = sorted(jobs, key=lambda job: job["actors"])
     base = ordered[0]
     per_actor = base["per_s"] / base["actors"]
     cpu_s = sum(base["cpu_seconds"].values()) / base["pictures"]
+    costs = replace(costs, gpu_per_s=per_actor, decode_cpu_s=cpu_s, wave_s=0.0)
     rows = []
     for job in ordered[1:]:
-        predicted = min(job["actors"] * per_actor, job["cores"] / cpu_s)
+        actors = job["actors"]
+        machine = Cluster(actors, cores_per_gpu=job["cores"] / actors, unit_size=unit_size)
+        run = forecast(job["pictures"], costs, machine, Prices())
+        predicted = job["pictures"] / run.score_s
         rows.append(
             {
-                "actors": job["actors"],
+                "actors": actors,
                 "measured_per_s": job["per_s"],
                 "predicted_per_s": predicted,
+                "slowest": run.slowest,
                 "error": predicted / job["per_s"] - 1,
             }
         )

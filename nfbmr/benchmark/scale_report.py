@@ -9,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nfbmr.benchmark.driver_cost import DriverCosts
-from nfbmr.benchmark.scale import (
-    REMEDIES,
-    Cluster,
-    Costs,
-    Forecast,
-    Prices,
-    breaks,
-    check_against,
-    forecast,
-)
+from nfbmr.benchmark.scale import Cluster, Costs, Forecast, Prices, check_against, forecast
+from nfbmr.benchmark.scale_limits import REMEDIES, breaks
 from nfbmr.errors import ConfigError
 from nfbmr.progress import table
 
@@ -63,6 +55,7 @@ def costs_of(
     """
     pictures = job["pictures"]
     start_s = pictures / job["with_start_per_s"] - pictures / job["per_s"] - job["list_s"]
+    start_s -= pictures * driver.merge_s  # The finished files are in it, too.
     return Costs(
         gpu_per_s=gpu_per_s,
         decode_cpu_s=job["cpu_seconds"]["decode_cpu_s"] / pictures,
@@ -107,6 +100,7 @@ def scale_text(
             f"{run.gpu_use:.0%}",
             f"{run.driver_bytes / 2**30:,.0f}" + ("" if run.driver_fits else " (too much)"),
             f"{run.files['units']:,}",
+            f"{run.files['finished']:,}",
             f"{run.requests['get'] + run.requests['put'] + run.requests['list']:,}",
             f"{run.cost:,.0f}",
         )
@@ -122,16 +116,30 @@ def scale_text(
         "slowest",
         "GPU use",
     )
-    header += ("driver GiB", "unit files", "requests", "cost")
+    header += ("driver GiB", "unit files", "files", "requests", "cost")
     limits = [(b.limit, b.at, b.remedy) for b in breaks(costs, cluster)]
     checks = [
-        (c["actors"], c["measured_per_s"], c["predicted_per_s"], f"{c['error']:+.0%}")
-        for c in check_against(jobs)
+        (
+            c["actors"],
+            c["measured_per_s"],
+            c["predicted_per_s"],
+            "actors" if c["slowest"] == "gpu" else "cores",
+            f"{c['error']:+.0%}",
+        )
+        for c in check_against(jobs, costs, cluster.unit_size)
     ]
     parts = [table(runs, header), table(limits, ("what breaks", "at", "what moves it"))]
     if checks:
-        parts.append(table(checks, ("actors", "measured images/s", "predicted", "error")))
+        parts.append(
+            table(checks, ("actors", "measured images/s", "predicted", "slowest", "error"))
+        )
     slow = sorted({run.slowest for run in found})
     parts += [f"{name}: {REMEDIES[name]}." for name in slow]
+    parts.append(
+        f"A picture: {costs.decode_cpu_s * 1000:.1f} ms of decoding, {costs.fetch_s * 1000:.1f} ms "
+        f"of fetching, {costs.commit_s * 1000:.2f} ms of commit, {costs.merge_s * 1000:.2f} ms of "
+        f"merge, {costs.plan_s * 1e6:.0f} us of planning; a unit: {costs.unit_driver_s * 1000:.1f} "
+        f"ms of the driver, {costs.unit_bytes:.0f} bytes; a wave: {costs.wave_s:.0f} s."
+    )
     parts.append(f"Assumed, not measured: {', '.join(costs.assumed) or 'nothing'}.")
     return "\n\n".join(parts)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
@@ -28,7 +29,7 @@ from nfbmr.data.globs import MatchedPictures, expand, is_pattern
 from nfbmr.data.lister import Lister, SliceListing, WholeLister
 from nfbmr.data.manifest import ManifestLister
 from nfbmr.data.parquet_archive import ParquetLister, open_parquet, read_parquet_row
-from nfbmr.data.pattern_tree import PatternTree, cut_at_any_depth
+from nfbmr.data.pattern_tree import PatternTree, PicturePattern
 from nfbmr.data.picture_file import DEFAULT_LIMITS, DecodeLimits
 from nfbmr.data.ranges import fetch, size_and_version
 from nfbmr.data.table_columns import (
@@ -65,13 +66,13 @@ def listers_of(
     address = plain_address(source)
     if not is_pattern(address):
         return [lister_of(address, keep, columns)]
-    at_any_depth = cut_at_any_depth(address)
-    if at_any_depth is not None:
-        return [PatternTree(*at_any_depth)]
+    pictures = PicturePattern.of(address)
+    if pictures is not None:
+        return [PatternTree(pictures)]
     matches = expand(address)
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
         listers = list(pool.map(lambda uri: _matched_lister(uri, keep, columns), matches.archives))
-    if len(matches.pictures):
+    if len(matches.pictures) or matches.problems:
         listers.append(MatchedPictures(matches))
     return listers
 
@@ -253,12 +254,12 @@ def read_entry(entry: ArchiveEntry, limits: DecodeLimits = DEFAULT_LIMITS) -> by
         DataError: it cannot be read, is not what was listed, or is too large.
     """
     if entry.length is not None and entry.length > limits.max_bytes:
-        raise DataError(
-            f"{entry.image_uri} has {entry.length} bytes, more than the limit of "
-            f"{limits.max_bytes}."
-        )
+        raise _too_large(entry, limits, f"{entry.length} bytes, more than")
     try:
-        return _reader(entry)(entry)
+        data = _reader(entry, limits)(entry)
+        if len(data) > limits.max_bytes:
+            raise _too_large(entry, limits, "more bytes than")
+        return data
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -267,6 +268,10 @@ def read_entry(entry: ArchiveEntry, limits: DecodeLimits = DEFAULT_LIMITS) -> by
         raise DataError(
             f"{entry.image_uri} cannot be read: {type(error).__name__}: {error}."
         ) from error
+
+
+def _too_large(entry: ArchiveEntry, limits: DecodeLimits, what: str) -> DataError:
+    return DataError(f"{entry.image_uri} has {what} the limit of {limits.max_bytes}.")
 
 
 def plain_address(uri: str) -> str:
@@ -283,7 +288,7 @@ def plain_address(uri: str) -> str:
     return str(path) if isinstance(fs, LocalFileSystem) else address
 
 
-def _reader(entry: ArchiveEntry) -> Callable[[ArchiveEntry], bytes]:
+def _reader(entry: ArchiveEntry, limits: DecodeLimits) -> Callable[[ArchiveEntry], bytes]:
     lowered = entry.archive.lower()
     if lowered.endswith(".zip"):
         return read_zip_member
@@ -291,9 +296,11 @@ def _reader(entry: ArchiveEntry) -> Callable[[ArchiveEntry], bytes]:
         return read_compressed_tar_member
     if lowered.endswith(".parquet") and entry.offset is not None:
         return read_parquet_row
-    return read_tar_member if lowered.endswith(".tar") else _read_file
+    return read_tar_member if lowered.endswith(".tar") else partial(_read_file, limits)
 
 
-def _read_file(entry: ArchiveEntry) -> bytes:
-    data = fetch(entry.image_uri, version=entry.version)
-    return data if entry.length is None else whole(entry, data)
+def _read_file(limits: DecodeLimits, entry: ArchiveEntry) -> bytes:
+    """A file of its own; of one whose length nobody knows no more than the limit, and one byte."""
+    if entry.length is None:
+        return fetch(entry.image_uri, 0, limits.max_bytes + 1, entry.version)
+    return whole(entry, fetch(entry.image_uri, version=entry.version))

@@ -11,7 +11,13 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from nfbmr import storage
-from nfbmr.data.archive_entry import ENTRIES, FILE_ARCHIVE_SUFFIXES, ArchiveListing, EntryRows
+from nfbmr.data.archive_entry import (
+    ENTRIES,
+    FILE_ARCHIVE_SUFFIXES,
+    ArchiveListing,
+    EntryRows,
+    printable,
+)
 from nfbmr.data.lister import WholeLister
 from nfbmr.data.listing import is_picture
 from nfbmr.data.tree_listing import children, files_below
@@ -30,12 +36,14 @@ class GlobMatches:
         root: the folder above the pattern's first wildcard.
         archives: folders and archives, sorted.
         pictures: single pictures, as rows of ``ENTRIES`` with names below the root.
+        problems: names that are none.
     """
 
     pattern: str
     root: str
     archives: list[str] = field(default_factory=list)
     pictures: EntryRows = field(default_factory=lambda: EntryRows(ENTRIES))
+    problems: list[str] = field(default_factory=list)
 
 
 class MatchedPictures(WholeLister):
@@ -53,7 +61,8 @@ class MatchedPictures(WholeLister):
 
     def list_whole(self) -> ArchiveListing:
         """The pictures by name."""
-        return ArchiveListing(self.archive, self._matches.pictures.table().sort_by("member"))
+        table = self._matches.pictures.table().sort_by("member")
+        return ArchiveListing(self.archive, table, problems=sorted(self._matches.problems))
 
 
 def is_pattern(uri: str) -> bool:
@@ -86,7 +95,7 @@ def expand(uri: str) -> GlobMatches:
             _take(matches, info, root)
     except STORE_ERRORS as error:
         raise DataError(f"{uri} cannot be listed: {error}. Check the address.") from error
-    if not matches.archives and not len(matches.pictures):
+    if not matches.archives and not len(matches.pictures) and not matches.problems:
         raise DataError(
             f"{uri} matches no folder, archive or picture: check the pattern (and quote it, so "
             "that the shell leaves it alone)."
@@ -152,6 +161,8 @@ def _take(matches: GlobMatches, info: Mapping[str, Any], root: str) -> None:
     member = path.removeprefix(root.rstrip("/") + "/")
     if info["type"] == "directory" or path.lower().endswith(FILE_ARCHIVE_SUFFIXES):
         matches.archives.append(storage.join(matches.root, member))
+    elif member != printable(member):
+        matches.problems.append(f"{matches.root}/{printable(member)} has a name that is not UTF-8")
     elif info["type"] == "file" and is_picture(member):
         size = int(info.get("size") or 0)
         matches.pictures.add((member, None, size, storage.version_of(info), None, None))

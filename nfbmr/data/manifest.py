@@ -26,7 +26,7 @@ from nfbmr.data.manifest_blocks import NAMED, ManifestBlocks
 from nfbmr.data.ranges import locate
 from nfbmr.data.table_columns import TableColumns
 from nfbmr.data.tree_listing import children
-from nfbmr.store_faults import retried
+from nfbmr.store_faults import StoreFault, fault_of, retried
 
 ROWS_PER_SLICE = 10_000
 ABSENT = "absent"
@@ -35,6 +35,7 @@ ABSENT = "absent"
 _LOOKERS = 16
 _PAGE = 1000
 _WORTH_LISTING = 8
+_OF_THE_STORE = (StoreFault.BUSY, StoreFault.FULL, StoreFault.REFUSES_ALL)
 
 
 class ManifestLister(Lister):
@@ -94,33 +95,51 @@ def _looked_up(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def look_up(uris: Sequence[str]) -> dict[str, tuple[int | None, str]]:
-    """Size in bytes and version of files; ``ABSENT`` for those that are not there.
+Known = tuple[int | None, str | None]
+"""Size in bytes and version of a file."""
+
+
+def look_up(uris: Sequence[str]) -> dict[str, Known]:
+    """Size and version of files; ``ABSENT`` for those that are not there.
+
+    Nothing is known of one that cannot be asked for (access to it is refused, its name or protocol
+    is impossible): fetching it says why, in an error row of its own.
 
     Raises:
-        Exception: whatever the store raises.
+        Exception: whatever the store raises that does not answer, or refuses everything.
     """
     folders: dict[str, list[str]] = defaultdict(list)
     for uri in uris:
         folders[uri.rpartition("/")[0]].append(uri)
     with ThreadPoolExecutor(_LOOKERS) as pool:
-        found: dict[str, tuple[int | None, str]] = {}
-        for part in pool.map(lambda item: _by_listing(*item), folders.items()):
+        found: dict[str, Known] = {}
+        for part in pool.map(_by_listing, folders.values()):
             found |= part
         left = [uri for uri in uris if uri not in found]
         found |= zip(left, pool.map(_by_asking, left), strict=True)
     return found
 
 
-def _by_listing(folder: str, uris: Sequence[str]) -> dict[str, tuple[int | None, str]]:
+def _by_listing(uris: Sequence[str]) -> dict[str, Known]:
     """Those that a listing finds, given up where it would take more requests than asking."""
+    if len(uris) < _WORTH_LISTING:
+        return {}
+    try:
+        return _found_in_folder(uris)
+    except Exception as error:  # Each of them is asked for.
+        if fault_of(error) in _OF_THE_STORE:
+            raise
+        return {}
+
+
+def _found_in_folder(uris: Sequence[str]) -> dict[str, Known]:
     fs, path = locate(uris[0])
-    if len(uris) < _WORTH_LISTING or isinstance(fs, LocalFileSystem):
+    if isinstance(fs, LocalFileSystem):
         return {}
     names = {uri.rpartition("/")[2]: uri for uri in uris}
     pages = 1 + len(uris) // _WORTH_LISTING
     infos = children(fs, path.rpartition("/")[0])
-    found: dict[str, tuple[int | None, str]] = {}
+    found: dict[str, Known] = {}
     for info in itertools.islice(infos, pages * _PAGE):
         uri = names.get(info["name"].rpartition("/")[2])
         if uri is not None and info["type"] == "file":
@@ -130,14 +149,18 @@ def _by_listing(folder: str, uris: Sequence[str]) -> dict[str, tuple[int | None,
     return found
 
 
-def _by_asking(uri: str) -> tuple[int | None, str]:
-    fs, path = locate(uri)
-    if not isinstance(fs, LocalFileSystem):
-        fs.invalidate_cache(path.rpartition("/")[0])
+def _by_asking(uri: str) -> Known:
     try:
+        fs, path = locate(uri)
+        if not isinstance(fs, LocalFileSystem):
+            fs.invalidate_cache(path.rpartition("/")[0])
         info = retried(lambda: fs.info(path))
     except FileNotFoundError:
         return None, ABSENT
+    except Exception as error:
+        if fault_of(error) in _OF_THE_STORE:
+            raise
+        return None, None
     return _size_and_version(info) if info["type"] == "file" else (None, ABSENT)
 
 

@@ -6,6 +6,7 @@ import bisect
 import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import lru_cache
 
 import pyarrow as pa
@@ -31,14 +32,27 @@ from nfbmr.plain_columns import plain
 _GROUPS_KEPT = 2
 
 
-def open_parquet(uri: str, size: int, version: str | None) -> pq.ParquetFile:
+LARGEST_GROUP_BYTES = 2 * 2**30
+"""Of encoded pictures in one row group: what a worker holds of it."""
+
+
+def open_parquet(
+    uri: str, size: int, version: str | None, as_dictionary: Sequence[str] = ()
+) -> pq.ParquetFile:
     """Open a Parquet file by its footer; what is read later is fetched by range.
+
+    Args:
+        uri: its address.
+        size: in bytes.
+        version: that it must have.
+        as_dictionary: columns whose repeated values stay one value in memory.
 
     Raises:
         DamagedTableError: it is no Parquet file.
     """
+    file, repeated = RangeFile(uri, size, version), list(as_dictionary)
     try:
-        return plain(pq.ParquetFile(RangeFile(uri, size, version), pre_buffer=False))
+        return plain(pq.ParquetFile(file, pre_buffer=False, read_dictionary=repeated))
     except pa.ArrowInvalid as error:
         raise DamagedTableError(f"{uri} is no readable Parquet file ({error}).") from error
 
@@ -112,10 +126,12 @@ class _OpenParquet:
     """
 
     def __init__(self, archive: str, version: str | None, column: str) -> None:
+        self._archive = archive
         size, found = size_and_version(archive)
         if version is not None and found != version:
             raise changed(archive)
-        self._file = open_parquet(archive, size, version)
+        # As stored: a column of few values repeated would take many times its size.
+        self._file = open_parquet(archive, size, version, as_dictionary=(column,))
         self._column = column
         self._lock = threading.Lock()
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
@@ -138,6 +154,7 @@ class _OpenParquet:
     def _group(self, number: int) -> pa.ChunkedArray:
         with self._lock:
             if number not in self._groups:
+                self._check_size(number)
                 table = self._file.read_row_group(number, columns=[self._column])
                 column = table.column(0)
                 for field in self._column.split(".")[1:]:
@@ -147,6 +164,23 @@ class _OpenParquet:
                     self._groups.popitem(last=False)
             self._groups.move_to_end(number)
             return self._groups[number]
+
+    def _check_size(self, number: int) -> None:
+        """Refuse a row group that would fill a worker's memory.
+
+        Raises:
+            DataError: it would.
+        """
+        group = self._file.metadata.row_group(number)
+        names = [group.column(i).path_in_schema for i in range(group.num_columns)]
+        wanted = [i for i, name in enumerate(names) if name == self._column]
+        size_bytes = sum(group.column(i).total_uncompressed_size for i in wanted)
+        if size_bytes > LARGEST_GROUP_BYTES:
+            raise DataError(
+                f"A row group of {self._archive} has {size_bytes / 2**30:.1f} GiB of pictures, "
+                f"more than the limit of {LARGEST_GROUP_BYTES / 2**30:g}: write it with smaller "
+                "row groups."
+            )
 
 
 _opening = threading.Lock()

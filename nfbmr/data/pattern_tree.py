@@ -1,48 +1,79 @@
-"""Pictures by a pattern at any depth, ``s3://bucket/2026/**/front-*.jpg``: a tree, and a filter."""
+"""Pictures by a pattern, ``s3://bucket/2026-*/line7/*.jpg``: folders to list, and a filter."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import translate
 
+from nfbmr.data.archive_entry import FILE_ARCHIVE_SUFFIXES
+from nfbmr.data.globs import expand
 from nfbmr.data.listing import is_picture
-from nfbmr.data.tree_listing import TreeLister
+from nfbmr.data.tree_listing import DEEP, FLAT, TreeLister, TreeSlice
 
-_ANY_DEPTH = "/**/"
 _MAGIC = re.compile(r"[*?\[]")
+_ANY_DEPTH = "**"
 
 
-def cut_at_any_depth(pattern: str) -> tuple[str, list[str]] | None:
-    """The folder before ``**`` and the components behind it.
+@dataclass(frozen=True, slots=True)
+class PicturePattern:
+    """A pattern that matches pictures and nothing else.
 
-    None where the pattern has other wildcards before, or may match more than pictures: that takes
-    a look at every folder and archive, see ``globs.expand``.
+    Attributes:
+        folders: an address, or a pattern of folders.
+        kind: whether pictures lie in those folders (``FLAT``) or anywhere below (``DEEP``).
+        tail: patterns of the last components of a picture's name, as ``fnmatch`` has them.
     """
-    root, found, rest = pattern.partition(_ANY_DEPTH)
-    tail = rest.split("/")
-    is_plain = found and root and not _MAGIC.search(root) and "**" not in tail and "" not in tail
-    return (root, tail) if is_plain and is_picture(tail[-1]) else None
+
+    folders: str
+    kind: str
+    tail: tuple[str, ...]
+
+    @classmethod
+    def of(cls, address: str) -> PicturePattern | None:
+        """The pattern in an address; None where it may match folders and archives as well.
+
+        Args:
+            address: absolute, with a wildcard.
+        """
+        parts = address.split("/")
+        number = parts.index(_ANY_DEPTH) if _ANY_DEPTH in parts else len(parts) - 1
+        tail = tuple(part for part in parts[number:] if part != _ANY_DEPTH)
+        folders = "/".join(parts[:number])
+        if not tail or "" in tail or not _MAGIC.search("/".join(parts[number:])):
+            return None
+        if folders in ("", "/") or folders.endswith(("//", ":/")) or not is_picture(tail[-1]):
+            return None
+        return cls(folders, DEEP if _ANY_DEPTH in parts else FLAT, tail)
 
 
 class PatternTree(TreeLister):
     """Lists the pictures of a tree whose names end as a pattern says.
 
+    Pictures are named below the folder before the first wildcard.
+
     Args:
-        archive: the folder, absolute.
-        tail: patterns of the last components of a name, each as ``fnmatch`` has them.
+        pattern: what is looked for.
 
     Raises:
-        DataError: see ``TreeLister``.
+        DataError: see ``TreeLister``; no folder matches.
     """
 
-    def __init__(self, archive: str, tail: list[str]) -> None:
-        super().__init__(archive)
-        self._tail = tail
-        self._patterns = [re.compile(translate(part)) for part in tail]
+    def __init__(self, pattern: PicturePattern) -> None:
+        self._pattern = pattern
+        self._patterns = [re.compile(translate(part)) for part in pattern.tail]
+        root, self._folders = _matching_folders(pattern.folders)
+        super().__init__(root)
+
+    def _cut(self) -> list[str]:
+        if self._pattern.kind == DEEP and self._folders == [""]:
+            return super()._cut()
+        return [TreeSlice(self._pattern.kind, folder).name for folder in self._folders]
 
     def identity(self, name: str) -> list[str | None]:
         """What names the listing of a slice, pattern included."""
-        return [*super().identity(name), "/".join(self._tail)]
+        return [*super().identity(name), "/".join(self._pattern.tail)]
 
     def is_wanted(self, member: str) -> bool:
         """Whether its last components match."""
@@ -50,3 +81,17 @@ class PatternTree(TreeLister):
         return len(ends) == len(self._patterns) and all(
             pattern.match(end) for pattern, end in zip(self._patterns, ends, strict=True)
         )
+
+
+def _matching_folders(folders: str) -> tuple[str, Sequence[str]]:
+    """The folder before the first wildcard, and the folders below it that match.
+
+    Raises:
+        DataError: none does.
+    """
+    if not _MAGIC.search(folders):
+        return folders, [""]
+    matches = expand(folders)
+    prefix = f"{matches.root.rstrip('/')}/"
+    found = [uri for uri in matches.archives if not uri.lower().endswith(FILE_ARCHIVE_SUFFIXES)]
+    return matches.root, [uri.removeprefix(prefix) for uri in found]

@@ -28,6 +28,10 @@ Read = Callable[[int, int], bytes]
 """``read(start, count)``: bytes of the archive; fewer at its end."""
 
 
+_LARGEST_BYTES = 2**62
+"""More than any archive has, and far from where 64 bits end."""
+
+
 class TarDamageError(ValueError):
     """A header that is none, at the place in the message."""
 
@@ -177,6 +181,8 @@ def _member(
             raise TarDamageError(f"the member at byte {start} has no number as size") from error
     if size < 0:
         raise TarDamageError(f"the header at byte {start} points backwards")
+    if size > _LARGEST_BYTES:
+        raise TarDamageError(f"the member at byte {start} claims {size} bytes")
     is_sparse = header.type == tarfile.GNUTYPE_SPARSE
     if is_sparse:
         data = _behind_sparse_map(read, data)

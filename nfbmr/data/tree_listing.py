@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -31,7 +32,7 @@ _ENOUGH_SLICES = 32
 _MAX_DEPTH = 4
 MAX_SEEN = 2000
 """A prefix of more files and folders is not looked through: its keys are cut into ranges."""
-_FLAT, _DEEP = "files of /", "all of /"
+FLAT, DEEP = "files of /", "all of /"
 _BETWEEN = "\0"
 """Between the parts of a slice's name; no key has a NUL."""
 
@@ -66,7 +67,7 @@ class TreeSlice:
         """The slice of a name."""
         base, _, keys = name.partition(_BETWEEN)
         after, _, until = keys.partition(_BETWEEN)
-        kind = _FLAT if base.startswith(_FLAT) else _DEEP
+        kind = FLAT if base.startswith(FLAT) else DEEP
         return cls(kind, base.removeprefix(kind), after, until)
 
 
@@ -116,7 +117,7 @@ class TreeLister(Lister):
                 break
             above += opened
             front = [child for folder in front for child in (below[folder] or [folder])]
-        slices = [TreeSlice(_FLAT, folder) for folder in above]
+        slices = [TreeSlice(FLAT, folder) for folder in above]
         wanted = math.ceil(_ENOUGH_SLICES / len(front))
         for folder in front:
             slices += self._ranges(folder, wanted if folder in self._crowded else 1)
@@ -125,14 +126,14 @@ class TreeLister(Lister):
     def _ranges(self, folder: str, wanted: int) -> list[TreeSlice]:
         """A folder with all below it; in an object store in several ranges of keys."""
         if wanted == 1 or not isinstance(self._fs, S3FileSystem):
-            return [TreeSlice(_DEEP, folder)]
+            return [TreeSlice(DEEP, folder)]
         bucket, key, _ = self._fs.split_path(
             storage.join(self._path, folder) if folder else self._path
         )
         first_key = partial(_first_key, self._fs, bucket)
         cuts = keys_to_cut_at(first_key, f"{key.rstrip('/')}/" if key else "", wanted)
         edges = ["", *(f"{bucket}/{cut}" for cut in cuts), ""]
-        return [TreeSlice(_DEEP, folder, *edge) for edge in pairwise(edges)]
+        return [TreeSlice(DEEP, folder, *edge) for edge in pairwise(edges)]
 
     def _sub_folders(self, folder: str) -> list[str]:
         """Names of a folder's folders, relative to the root; none where it is mostly files."""
@@ -171,7 +172,7 @@ class TreeLister(Lister):
         prefix = self._path.rstrip("/") + "/"
         notes: dict[str, Any] = {}
         try:
-            list_files = children if part.kind == _FLAT else files_below
+            list_files = children if part.kind == FLAT else files_below
             for info in list_files(self._fs, path, part.after):
                 if info["type"] != "file":
                     continue
@@ -237,7 +238,12 @@ def children(fs: Any, path: str, after: str = "") -> Iterator[Mapping[str, Any]]
     elif isinstance(fs, LocalFileSystem):
         with os.scandir(path) as entries:
             for entry in entries:
-                yield _linked(fs, entry) if entry.is_symlink() else fs.info(entry)
+                if entry.is_symlink():
+                    yield _linked(fs, entry)
+                    continue
+                # A camera renames what it has finished writing: the old name is no picture.
+                with suppress(FileNotFoundError):
+                    yield fs.info(entry)
     else:
         yield from fs.ls(path, detail=True)
 

@@ -29,6 +29,7 @@ _HEADER = struct.Struct("<4s5H3I2H")
 _HEADER_SLACK_BYTES = 1024
 _DESCRIPTOR_BYTES = 16
 _ENCRYPTED, _SIZES_FOLLOW, _UTF8 = 0x1, 0x8, 0x800
+_LARGEST = 2**63 - 1
 _ZIP64 = 0xFFFFFFFF
 _END = struct.Struct("<4s4H2IH")
 _END64_PLACE = struct.Struct("<4sIQI")
@@ -165,6 +166,8 @@ def _entry(texts: bytes, values: tuple[int, ...], shift: int) -> tuple[str, int,
     if _ZIP64 in (length, packed, offset):
         extra = texts[name_bytes : name_bytes + extra_bytes]
         length, packed, offset = _large_numbers(extra, length, packed, offset)
+    if max(offset + shift, length) > _LARGEST:
+        raise _ZipDamageError(f"{name!r} would lie at byte {offset + shift}, of {length} bytes")
     return name, offset + shift, length
 
 
@@ -206,6 +209,11 @@ def read_zip_member(entry: ArchiveEntry) -> bytes:
     if flags & _ENCRYPTED:
         raise DataError(f"{entry.image_uri} is encrypted: pack it without a password.")
     body = _HEADER.size + name + extra
+    if packed != _ZIP64 and packed > length + length // 8 + _HEADER_SLACK_BYTES:
+        raise DataError(
+            f"{entry.image_uri} would be {packed} bytes packed and {length} unpacked: the "
+            "archive's directory or the member's own header lies; pack it again."
+        )
     is_known = not flags & _SIZES_FOLLOW and packed != _ZIP64
     needed = body + (packed if is_known else length + length // 8) + _DESCRIPTOR_BYTES
     if len(raw) == guess < needed:  # else the archive ends here

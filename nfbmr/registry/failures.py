@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nfbmr.errors import RegistryError, RegistryUnavailableError
+from nfbmr.errors import RegistryError, RegistryUnavailableError, without_logins
 
-_SECRET = re.compile(r"(?i)\b([\w-]*(?:password|secret|token|signature|credential))=[^&\s'\"]+")
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 
 
 def without_password(text: str) -> str:
     """The text with the login of every URI, and every secret in a query, blotted out."""
-    without_login = re.sub(r"://[^/\s]+@", "://***@", text)
-    return re.sub(_SECRET, r"\1=***", without_login)
+    return without_logins(text)
 
 
 @contextmanager

@@ -6,11 +6,9 @@ because what a slice of it means may depend on its neighbours.
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from nfbmr.data.archive_entry import FILE_ARCHIVE_SUFFIXES, ArchiveListing
@@ -18,11 +16,11 @@ from nfbmr.data.archives import check_any_pictures, join_slices
 from nfbmr.data.lister import Lister, SliceListing
 from nfbmr.progress import Progress
 from nfbmr.score.listing_store import ListingStore
+from nfbmr.score.slice_arrivals import Arrivals
 
 CHUNK_PICTURES = 2_000_000
 """So many are planned at once: about 1.5 GB of memory while their units are cut."""
 
-_SLICES_AHEAD = 32
 _SOURCES_SAID = 20
 
 _Place = tuple[int, int]
@@ -66,17 +64,38 @@ def chunks_of_listings(
     limit = CHUNK_PICTURES if chunk_pictures is None else chunk_pictures
     sources = [_Source(lister) for lister in listers]
     ready = said = 0
-    with _Waiting(sources, store, pool) as waiting:
-        in_order = may_overlap(listers)
-        for arrived in waiting.arrivals_in_order() if in_order else waiting.arrivals():
-            ready += arrived
+    with Arrivals(list(listers), store.list_slice, pool) as arrivals:
+        slices = arrivals.in_order() if may_overlap(listers) else arrivals.as_they_come()
+        for place, listing in slices:
+            source, number, part = place
+            ready += sources[source].take((number, part), listing)
             if ready >= limit:
-                yield [source.release() for source in sources if source.ready_pictures()]
+                yield from _in_rows(
+                    [source.release() for source in sources if source.ready_pictures()], limit
+                )
                 said = _say(sources, said, progress)
                 ready = 0
-    yield [source.release() for source in sources if not source.is_done]
+    yield from _in_rows([source.release() for source in sources if not source.is_done], limit)
     _say(sources, said, progress)
     _check(sources, progress)
+
+
+def _in_rows(listings: Sequence[ArchiveListing], limit: int) -> Iterator[list[ArchiveListing]]:
+    """The listings in order; one of more rows than the limit, as of a huge archive, in pieces."""
+    together: list[ArchiveListing] = []
+    for listing in listings:
+        if len(listing.table) <= limit:
+            together.append(listing)
+            continue
+        if together:
+            yield together
+            together = []
+        for start in range(0, len(listing.table), limit):
+            rows = listing.table.slice(start, limit)
+            problems = listing.problems if start == 0 else []
+            yield [replace(listing, table=rows, problems=problems)]
+    if together or not listings:
+        yield together
 
 
 def _check(sources: Sequence[_Source], progress: Progress | None) -> None:
@@ -161,70 +180,6 @@ class _Source:
         if self.problems:
             parts.append(f"{len(self.problems)} damaged places, each an error row")
         return f"  {self.lister.archive}: {', '.join(parts)}"
-
-
-class _Waiting:
-    """Slices that are being listed: a bounded number of them, whatever there is in all."""
-
-    def __init__(
-        self, sources: Sequence[_Source], store: ListingStore, pool: ThreadPoolExecutor
-    ) -> None:
-        self._store = store
-        self._pool = pool
-        self._futures: dict[Future[SliceListing], tuple[_Source, _Place]] = {}
-        self._left = (
-            (source, (number, 0), name)
-            for source in sources
-            for number, name in enumerate(source.lister.slices)
-        )
-
-    def __enter__(self) -> _Waiting:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for future in self._futures:
-            future.cancel()
-
-    def _submit(self, source: _Source, place: _Place, name: str) -> Future[SliceListing]:
-        future = self._pool.submit(self._store.list_slice, source.lister, name)
-        self._futures[future] = (source, place)
-        return future
-
-    def _submit_next(self) -> list[Future[SliceListing]]:
-        """Fill up what is being listed."""
-        free = _SLICES_AHEAD - len(self._futures)
-        return [self._submit(*job) for job in itertools.islice(self._left, max(0, free))]
-
-    def _take(self, future: Future[SliceListing]) -> tuple[int, Future[SliceListing] | None]:
-        """Hand a slice to its source; the second is of the slice as which it goes on."""
-        source, (number, part) = self._futures.pop(future)
-        listing = future.result()
-        name = listing.goes_on_as
-        following = None if name is None else self._submit(source, (number, part + 1), name)
-        return source.take((number, part), listing), following
-
-    def arrivals_in_order(self) -> Iterator[int]:
-        """As ``arrivals``, one slice after the other; those ahead are listed meanwhile."""
-        line: deque[Future[SliceListing]] = deque()
-        while True:
-            line.extend(self._submit_next())
-            if not line:
-                return
-            ready, following = self._take(line.popleft())
-            if following is not None:
-                line.appendleft(following)
-            yield ready
-
-    def arrivals(self) -> Iterator[int]:
-        """Hand every slice to its source; how many pictures could be let go after each of them."""
-        while True:
-            self._submit_next()
-            if not self._futures:
-                return
-            done, _ = wait(self._futures, return_when=FIRST_COMPLETED)
-            for future in done:
-                ready, _ = self._take(future)
-                yield ready
 
 
 def _say(sources: Sequence[_Source], said: int, progress: Progress | None) -> int:

@@ -35,7 +35,7 @@ from nfbmr.store_faults import retried
 
 FORMAT = 4
 PLAN_FOLDER = "_plan"
-_JSON = "plan.json"
+PLAN_JSON = "plan.json"
 
 _GROUPS_PER_FILE = 64
 _BLOCK_BYTES = 2**20
@@ -119,7 +119,7 @@ class PlanWriter:
             "files": self._files,
         }
         data = json.dumps(description, indent=1).encode()
-        storage.write_new(storage.join(self.folder, _JSON), data)
+        storage.write_new(storage.join(self.folder, PLAN_JSON), data)
 
     def discard(self) -> None:
         """Remove what was written: another driver's plan is the run's."""
@@ -130,7 +130,7 @@ class PlanWriter:
 def remove_other_plans(plan: Plan, output: str) -> None:
     """Remove what drivers that were killed while they planned left behind."""
     folder = storage.join(output, PLAN_FOLDER)
-    kept = {_JSON, _units_name(plan.run_id)}
+    kept = {PLAN_JSON, _units_name(plan.run_id)}
     own = _pictures_name(plan.run_id, 0).rpartition("-")[0]
     names = [n for n in storage.list_names(folder) if n not in kept and not n.startswith(own)]
     storage.remove_files(folder, names)
@@ -166,7 +166,7 @@ def load_plan(output: str) -> Plan | None:
         OutputError: it is damaged or of another format.
     """
     folder = storage.join(output, PLAN_FOLDER)
-    data = storage.read(storage.join(folder, _JSON))
+    data = storage.read(storage.join(folder, PLAN_JSON))
     if data is None:
         return None
     try:

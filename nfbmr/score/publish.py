@@ -48,6 +48,9 @@ def publish(output: str, folder: str, names: Sequence[str]) -> None:
     fs, path = storage.file_system(folder)
     _, target = storage.file_system(data_uri(output))
     if isinstance(fs, LocalFileSystem):
+        # What a task that was killed while it wrote has left there.
+        strangers = [name for name in storage.list_tree(folder) if not is_part(name)]
+        storage.remove_files(folder, strangers)
         try:
             Path(path).rename(target)
         except OSError as error:
@@ -58,8 +61,7 @@ def publish(output: str, folder: str, names: Sequence[str]) -> None:
     with ThreadPoolExecutor(_COPIES, thread_name_prefix="nfbmr-publish") as pool:
         list(pool.map(lambda name: _copy(fs, f"{path}/{name}", f"{target}/{name}"), names))
     # Those of a merge with other settings; whatever else is there stays.
-    others = [name for name in set(published_files(output)) - set(names) if is_part(name)]
-    storage.remove_files(data_uri(output), others)
+    storage.remove_files(data_uri(output), sorted(set(published_files(output)) - set(names)))
     storage.remove_tree(folder)
 
 
@@ -68,8 +70,8 @@ def _copy(fs: AbstractFileSystem, source: str, target: str) -> None:
 
 
 def published_files(output: str) -> list[str]:
-    """Names of the files below the data folder, sorted."""
-    return sorted(storage.list_tree(data_uri(output)))
+    """Names of the data set's files below the data folder, sorted; what else lies there is none."""
+    return sorted(name for name in storage.list_tree(data_uri(output)) if is_part(name))
 
 
 def remove_leftovers(output: str) -> None:

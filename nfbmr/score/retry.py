@@ -8,7 +8,7 @@ places. A reader sees either, and both are whole. Cut off anywhere, the same com
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,14 @@ from nfbmr.score.drift import drift_by_category
 from nfbmr.score.finish import plan_schema, record_finished
 from nfbmr.score.pipeline import score_units
 from nfbmr.score.plan import Plan
-from nfbmr.score.plan_files import load_plan, planned_table, save_plan, unit_uris
+from nfbmr.score.plan_files import (
+    PLAN_FOLDER,
+    PLAN_JSON,
+    load_plan,
+    planned_table,
+    save_plan,
+    unit_uris,
+)
 from nfbmr.score.planned_units import cut_units
 from nfbmr.score.run import ScoringRequest
 from nfbmr.score.schema import ERROR
@@ -37,10 +44,12 @@ from nfbmr.score.summary import ScoringSummary
 from nfbmr.score.tally import Tally, tally_scores
 from nfbmr.score.units import finished_units, read_unit
 from nfbmr.settings import RunSettings
+from nfbmr.store_faults import store_sentences
 
 RETRY_FOLDER = "_retry"
 
 
+@store_sentences("Scoring the error rows again")
 def retry_failed(
     request: ScoringRequest, registry: Registry, settings: RunSettings, progress: Progress
 ) -> ScoringSummary:
@@ -68,14 +77,19 @@ def retry_failed(
     marker, started = finished_marker(output), time.monotonic()
     names: list[str] = marker["files"]
     retried = storage.join(output, RETRY_FOLDER)
-    sub_plan = load_plan(retried) or _plan_again(plan, output, names, retried)
+    sub_plan = load_plan(retried)
+    if sub_plan is not None and not sub_plan.units.without(finished_units(retried)):
+        # All of it was scored by a command that was cut off: what is an error now is tried anew.
+        _replace(sub_plan, retried, output, names)
+        sub_plan = None
     work = WorkDone()
+    sub_plan = sub_plan or _plan_again(plan, output, names, retried)
     if sub_plan is not None:
         work = _score(sub_plan, retried, request, registry, settings, progress)
-        replace_rows(output, names, _new_rows(sub_plan, retried))
+        _replace(sub_plan, retried, output, names)
     summary = _summary_after(marker, tally_scores(output, names), settings, work, started)
     record_finished(summary, marker)
-    storage.remove_tree(retried)
+    _tidy(output, retried)
     for warning in summary.warnings():
         progress.say(f"warning: {warning}")
     progress.say(f"{work.pictures} error rows were scored again; {summary.failed} are still errors")
@@ -102,6 +116,7 @@ def _summary_after(
 
 def _plan_again(plan: Plan, output: str, names: list[str], retried: str) -> Plan | None:
     """A plan of the failed pictures alone, with the models of the run; None if there are none."""
+    _tidy(output, retried)
     errors = ds.field("status") == ERROR
     failed = files_dataset(output, names).to_table(columns=["image_uri"], filter=errors)
     if len(failed) == 0:
@@ -130,33 +145,72 @@ def _score(
     return score_units(plan, left, output, schema, settings, registry, request.weights, progress)
 
 
-def _new_rows(plan: Plan, output: str) -> pa.Table:
-    tables = []
-    for unit in plan.units:
-        table = read_unit(output, unit.name)
-        if table.column("image_uri").to_pylist() != unit_uris(output, plan.run_id, unit):
-            raise OutputError(
-                f"Unit {unit.name} in {output} does not hold the pictures that were to be tried "
-                "again: remove its file and run the same command again."
-            )
-        tables.append(table)
-    return pa.concat_tables(tables)
+def _tidy(output: str, retried: str) -> None:
+    """Drop a retry that is over, its plan first: a half of it must not be gone on with.
+
+    And what a retry that was killed while it replaced a file has left beside that.
+    """
+    storage.remove_tree(storage.join(retried, PLAN_FOLDER, PLAN_JSON))
+    storage.remove_tree(retried)
+    names = storage.list_tree(data_uri(output))
+    partial = [name for name in names if storage.is_partial(name.rpartition("/")[2])]
+    storage.remove_files(data_uri(output), partial)
 
 
-def replace_rows(output: str, names: Sequence[str], new: pa.Table) -> None:
+def _replace(plan: Plan, retried: str, output: str, names: Sequence[str]) -> None:
+    """Put the rows of a retry whose units are all finished in the places of the old ones."""
+    uris: list[pa.Array] = []
+    numbers: list[pa.Array] = []
+    for number, unit in enumerate(plan.units):
+        own = unit_uris(retried, plan.run_id, unit)
+        uris.append(pa.array(own, pa.large_string()))
+        numbers.append(pa.array([number] * len(own), pa.int64()))
+    place = pa.table(
+        {
+            "image_uri": pa.chunked_array(uris, pa.large_string()),
+            "unit": pa.chunked_array(numbers, pa.int64()),
+        }
+    )
+
+    def rows(wanted: pa.ChunkedArray) -> pa.Table | None:
+        """New rows of some of these pictures: no more units than have them are in memory."""
+        held = pc.is_in(place.column("image_uri"), value_set=wanted.cast(pa.large_string()))
+        chosen = place.filter(held).column("unit").unique().to_pylist()
+        if not chosen:
+            return None
+        return pa.concat_tables([_unit_rows(plan, retried, number) for number in chosen])
+
+    replace_rows(output, names, rows)
+
+
+def _unit_rows(plan: Plan, retried: str, number: int) -> pa.Table:
+    unit = plan.units[number]
+    table = read_unit(retried, unit.name)
+    if table.column("image_uri").to_pylist() != unit_uris(retried, plan.run_id, unit):
+        raise OutputError(
+            f"Unit {unit.name} in {retried} does not hold the pictures that were to be tried "
+            "again: remove its file and run the same command again."
+        )
+    return table
+
+
+def replace_rows(
+    output: str, names: Sequence[str], rows: Callable[[pa.ChunkedArray], pa.Table | None]
+) -> None:
     """Replace rows by the pictures' names, file by file; row groups and order stay.
 
     Args:
         output: of the finished run.
         names: of its files below the data folder.
-        new: rows with all columns.
+        rows: the new rows of some pictures, with all columns, and perhaps of others beside them;
+            None where there are none.
     """
     for name in names:
         uri = storage.join(data_uri(output), name)
         fs, path = storage.file_system(uri)
         with fs.open(path, "rb") as opened, plain(pq.ParquetFile(opened)) as old:
-            uris = old.read(columns=["image_uri"]).column("image_uri")
-            if not pc.any(pc.is_in(uris, value_set=new.column("image_uri"))).as_py():
+            new = rows(old.read(columns=["image_uri"]).column("image_uri"))
+            if new is None:
                 continue
             own = new.select(old.schema_arrow.names).cast(old.schema_arrow)
             with (

@@ -118,6 +118,7 @@ def _score(
     return finish(plan, output, schema, settings, work, started, progress)
 
 
+@store_sentences("Planning")
 def prepare(
     request: ScoringRequest,
     output: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -145,7 +146,7 @@ def _categories(listing: ArchiveListing, rule: CategoryRule) -> pa.ChunkedArray:
 def _problems(listing: ArchiveListing) -> pa.Table:
     return pictures_table(
         PlannedPicture(
-            image_uri=f"{listing.archive}::#problem-{number}",
+            image_uri=f"{listing.archive}::#problem-{number}-{_short_digest(text)}",
             archive=listing.archive,
             member="",
             offset=None,
@@ -156,6 +157,11 @@ def _problems(listing: ArchiveListing) -> pa.Table:
         )
         for number, text in enumerate(listing.problems, listing.problems_before)
     )
+
+
+def _short_digest(text: str) -> str:
+    """Two sources below one root both count their problems from 0."""
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).hexdigest()
 
 
 def _each_once(pictures: pa.Table) -> pa.Table:

@@ -14,9 +14,11 @@ from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.output_place import check_place
 from nfbmr.score.dataset import read_marker
+from nfbmr.score.plan import Plan
 from nfbmr.score.plan_files import load_plan
 from nfbmr.score.planned_units import Units
 from nfbmr.score.units import finished_units, read_failed, units_uri
+from nfbmr.store_faults import store_sentences
 
 UNITS_ASKED = 20_000
 """Half a minute in an object store."""
@@ -58,6 +60,7 @@ class RunStatus:
         return asdict(self)
 
 
+@store_sentences("Looking at the run")
 def run_status(output: str) -> RunStatus:
     """Look at a run's files.
 
@@ -71,11 +74,28 @@ def run_status(output: str) -> RunStatus:
         raise OutputError(
             f"There is no scoring run at {output}: start it with jobs/score.py and this --output."
         )
+    try:
+        return _finished(output, plan) or _unfinished(output, plan)
+    except (OutputError, OSError):
+        # A run that ends at this moment drops the units that are being looked at.
+        ended = _finished(output, plan)
+        if ended is None:
+            raise
+        return ended
+
+
+def _finished(output: str, plan: Plan) -> RunStatus | None:
     marker = read_marker(output)
-    if marker is not None:
-        total = plan.pictures
-        return RunStatus(output, True, total, total, marker["failed"], True, 0, 0.0)
+    if marker is None:
+        return None
+    total = plan.pictures
+    return RunStatus(output, True, total, total, marker["failed"], True, 0, 0.0)
+
+
+def _unfinished(output: str, plan: Plan) -> RunStatus:
     finished = finished_units(output)
+    if not finished and (ended := _finished(output, plan)) is not None:
+        return ended
     units = plan.units.named(finished)
     failed, is_exact = _failed(output, units)
     done = units.pictures

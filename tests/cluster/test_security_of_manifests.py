@@ -118,7 +118,10 @@ def test_traffic_is_denied_unless_a_policy_names_it() -> None:
             for peer in rule["to"]:
                 if "ipBlock" in peer:
                     assert "169.254.0.0/16" in peer["ipBlock"]["except"]
-                    assert rule["ports"]
+                    ports = {port["port"] for port in rule["ports"]}
+                    selected = policy["podSelector"]["matchLabels"]
+                    is_head = selected.get("ray.io/node-type") == "head"
+                    assert ports == ({6443} if is_head else {443})
 
 
 def test_every_pod_is_covered_by_the_policies_that_name_it() -> None:

@@ -1,5 +1,6 @@
 """Patterns of sources: folders, archives and pictures, on a disk and in an object store."""
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def test_archives_by_pattern(root: str, pattern: str, names: list[str]) -> None:
         ("**/can/*.[jp][pn]g", [FILES[6]]),
         ("2026-11-02/**/deeper/*.jpg", [FILES[7]]),
         ("2026-11-0?/**/*.jpg", [FILES[7]]),
+        ("2026-11-0*/line7/can/*.png", [FILES[6]]),
+        ("2026-11-01/line7/bottle/*.png", [FILES[4]]),
+        ("2026-*/line?/bottle/1.png", [FILES[4]]),
         ("*/line7/can", [FILES[6], FILES[7]]),
     ],
 )
@@ -98,3 +102,17 @@ def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path: Path) -> None:
     (tmp_path / "line [7]").mkdir()
     (tmp_path / "line [7]" / "a.png").write_bytes(b"x")
     assert found(str(tmp_path / "line [7]")) == [f"{tmp_path}/line [7]/a.png"]
+
+
+@pytest.mark.parametrize("pattern", ["*/a*", "**/*.png", "*/*.png"])
+def test_a_name_that_is_not_utf8_is_a_problem_of_its_own(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a1.png").write_bytes(b"one")
+    try:
+        (tmp_path / "b" / os.fsdecode(b"a\xe4.png")).write_bytes(b"two")
+    except OSError as error:
+        pytest.skip(f"this file system refuses names that are not UTF-8: {error}")
+    (lister,) = listers_of(f"{tmp_path}/{pattern}")
+    listing = join_slices(lister, [lister.list_slice(name) for name in lister.slices])
+    assert [entry.member for entry in listing.entries] == ["b/a1.png"]
+    assert len(listing.problems) == 1

@@ -13,6 +13,7 @@ from nfbmr.data import manifest, parquet_archive
 from nfbmr.data.archive_entry import ArchiveListing
 from nfbmr.data.archives import join_slices, lister_of, read_entry
 from nfbmr.data.manifest import ABSENT, look_up
+from nfbmr.data.picture_file import DecodeLimits
 from nfbmr.data.table_columns import MANIFEST, PICTURES, TableColumns, as_times
 from nfbmr.errors import ConfigError, DataError
 
@@ -236,3 +237,34 @@ def test_times_of_many_kinds(values: list[object]) -> None:
 def test_times_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"m\.csv: column 't' does not hold times"):
         as_times("m.csv", "t", pa.chunked_array([["yesterday"]]))
+
+
+def test_what_cannot_be_asked_for_is_one_pictures_error_and_ends_no_listing(
+    tmp_path: Path, pictures: list[str]
+) -> None:
+    bad = [f"{pictures[0]}/below", f"/{'x' * 300}.png", "/a\0b.png", "foo://x/y.png"]
+    uris = [pictures[0], *bad, pictures[1]]
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
+    entries = listed(tmp_path / "m.parquet").entries
+    assert [entry.image_uri for entry in entries] == uris
+    assert [read_entry(entries[i]) for i in (0, 5)] == contents(2)
+    for entry in entries[1:5]:
+        with pytest.raises(DataError):
+            read_entry(entry)
+
+
+def test_a_row_of_more_bytes_than_the_limit_is_refused_and_repeated_values_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"image": [b"x" * 100_000] * 400, "name": [f"{n}.png" for n in range(400)]}
+    pq.write_table(pa.table(rows), tmp_path / "p.parquet")
+    entries = listed(tmp_path / "p.parquet").entries
+    before = pa.total_allocated_bytes()
+    assert len(read_entry(entries[7])) == 100_000
+    assert pa.total_allocated_bytes() - before < 10 * 100_000
+    with pytest.raises(DataError, match="limit of 1000"):
+        read_entry(entries[7], DecodeLimits(max_bytes=1000))
+    parquet_archive._opened.cache_clear()
+    monkeypatch.setattr(parquet_archive, "LARGEST_GROUP_BYTES", 50_000)
+    with pytest.raises(DataError, match="smaller row groups"):
+        read_entry(entries[7])

@@ -1,5 +1,6 @@
 """A tar listed in many slices gives what one reader gives, whatever its pictures look like."""
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.data.archive_entry import ArchiveListing
-from nfbmr.data.archives import join_slices, read_entry
+from nfbmr.data.archives import join_slices, list_archive, read_entry
 from nfbmr.data.listing import is_picture
 from nfbmr.data.ranges import size_and_version
 from nfbmr.data.tar_lister import TarLister
@@ -190,3 +191,15 @@ def test_on_an_object_store_slices_fetch_ranges_of_the_version_they_were_cut_for
     assert places(listing) == by_tarfile(data)
     assert [read_entry(entry) for entry in listing.entries] == [b"x" * 2000] * 50
     assert pa.types.is_large_string(listing.table.schema.field("member").type)
+
+
+def test_a_size_that_fits_no_64_bits_is_damage_of_its_archive(tmp_path: Path) -> None:
+    records = tarfile.TarInfo._create_pax_generic_header({"size": "9" * 25}, b"x", "utf-8")  # type: ignore[attr-defined]
+    path = tmp_path / "a.tar"
+    path.write_bytes(header("a.png", 1) + bytes([1]) + bytes(511) + records + header("b.png", 0))
+    for name in (path, tmp_path / "a.tar.gz"):
+        if name.suffix == ".gz":
+            name.write_bytes(gzip.compress(path.read_bytes()))
+        listing = list_archive(str(name))
+        assert [entry.member for entry in listing.entries] == ["a.png"]
+        assert "claims 9999999999999999999999999 bytes" in listing.problems[0]

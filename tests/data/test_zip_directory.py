@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.data import zip_archive
+from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import list_archive, read_entry
 from nfbmr.errors import DataError
 
@@ -129,3 +130,35 @@ def test_a_lying_directory_gives_no_other_bytes_and_no_traceback(
         except DataError:
             continue
         assert data == members[entry.member]
+
+
+def test_a_number_that_fits_no_64_bits_is_damage_of_its_archive(tmp_path: Path) -> None:
+    data = bytearray(force_zip64(packed({"a.png": b"a", "b.png": b"b"})))
+    field = data.index(struct.pack("<2H", 1, 24), data.rindex(b"PK\1\2"))
+    data[field + 4 + 16 : field + 4 + 24] = b"\xff" * 8
+    path = tmp_path / "a.zip"
+    path.write_bytes(data)
+    listing = list_archive(str(path))
+    assert [entry.member for entry in listing.entries] == ["a.png"]
+    assert "would lie at byte" in listing.problems[0]
+
+
+def test_a_member_that_claims_to_be_larger_packed_than_unpacked_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zip"
+    data = bytearray(packed({"a.png": b"a" * 50}))
+    data[18:22] = (500 * 2**20).to_bytes(4, "little")
+    path.write_bytes(data + bytes(2**20))
+    fetched: list[int] = []
+    real = zip_archive.fetch
+
+    def fetch(uri: str, start: int, end: int, version: str | None = None) -> bytes:
+        fetched.append(end - start)
+        return real(uri, start, end, version)
+
+    monkeypatch.setattr(zip_archive, "fetch", fetch)
+    entry = ArchiveEntry(str(path), "a.png", 0, 50)
+    with pytest.raises(DataError, match="header lies"):
+        read_entry(entry)
+    assert sum(fetched) < 10_000

@@ -228,6 +228,27 @@ def test_files_that_the_marker_does_not_name_are_not_read(root: str) -> None:
     assert read_scores(root).num_rows == 9
 
 
+def test_what_a_killed_task_or_a_stranger_left_is_no_part_of_the_data_set(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    plan, schema = committed(output)
+    real = finish_module.merge_parts
+
+    def merge_parts(work: merge.Merge, *arguments: object) -> None:
+        real(work, *arguments)  # type: ignore[arg-type]
+        folder = Path(work.folder)
+        (folder / f".part-00000.parquet.{'0' * 32}.partial").write_bytes(b"half")
+        (folder / ".DS_Store").write_bytes(b"x")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish_module, "merge_parts", merge_parts)
+        finished(output, plan, schema, DEFAULT)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["part-00000.parquet"]
+    (tmp_path / "_SUCCESS").unlink()
+    (tmp_path / "data" / ".DS_Store").write_bytes(b"x")
+    finished(output, plan, schema, DEFAULT)
+    assert read_scores(output).num_rows == 9
+
+
 def test_two_drivers_that_finish_at_once_make_one_data_set(root: str) -> None:
     plan, schema = committed(root, [80], unit_size=5)
     summaries = []

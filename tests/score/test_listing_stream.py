@@ -1,5 +1,6 @@
 """Chunks of listings are bounded, and together they are what one listing would be."""
 
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,8 +74,8 @@ def test_every_picture_is_in_one_chunk(sources: list[tuple[bool, list[int]]], ch
             found += names
             sizes.append(len(names))
     assert sorted(found) == sorted(expected)
-    largest_archive = max(sum(lister.counts) for lister in listers)  # type: ignore[attr-defined]
-    assert max(sizes) < chunk + SLICE + largest_archive
+    # Sources that were ready at the same time come together, each of at most a chunk.
+    assert max(sizes) <= (chunk + SLICE) * len(sources)
     if chunk > len(expected):
         assert len(sizes) == 1
 
@@ -143,3 +144,37 @@ def test_where_a_picture_may_be_twice_all_come_in_order(
             assert len(names) < chunk + max(SLICE, 7)
             found += names
     assert found == expected
+
+
+class Counting(Numbers):
+    """Counts how many slices are being listed at the same time."""
+
+    def __init__(self, archive: str, counts: Sequence[int]) -> None:
+        super().__init__(archive, counts)
+        self.lock, self.now, self.most = threading.Lock(), 0, 0
+
+    def list_slice(self, name: str) -> SliceListing:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.002)
+        with self.lock:
+            self.now -= 1
+        return super().list_slice(name)
+
+
+def test_in_order_slices_that_go_on_are_listed_side_by_side_too() -> None:
+    lister = Counting("/x", [30 * SLICE] * 20)
+    nested = Numbers("/x/y", [2])
+    with ThreadPoolExecutor(16) as pool:
+        chunks = list(chunks_of_listings([lister, nested], ListingStore(None), pool, None, 10**6))
+    assert sum(len(listing.table) for listing in chunks[0]) == 20 * 30 * SLICE + 2
+    assert lister.most >= 8
+
+
+def test_an_archive_of_more_pictures_than_a_chunk_is_planned_in_pieces() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        lister = Numbers("/a.tar", [25])
+        chunks = list(chunks_of_listings([lister], ListingStore(None), pool, None, 10))
+    assert [len(chunk[0].table) for chunk in chunks] == [10, 10, 5]
+    assert [len(chunk[0].problems) for chunk in chunks] == [1, 0, 0]

@@ -51,6 +51,8 @@ def _scale(arguments: argparse.Namespace, _: Path) -> dict[str, object]:
     assumed = ["size of a picture", "prices", "store's requests/s", "network"]
     assumed += [] if arguments.gpu_measured else ["images/s of a GPU"]
     most = max(found_jobs, key=lambda job: float(job["actors"]))
+    assumed += ["cores and fetches per GPU"]
+    assumed += [] if "disk" not in str(most.get("source")) else ["fetching from a store (a disk's)"]
     costs = costs_of(most, driver, arguments.gpu_per_s, arguments.picture_bytes, assumed)
     cluster = Cluster(1, unit_size=arguments.unit_size, driver_bytes=arguments.driver_gib * 2**30)
     prices = Prices(gpu_hour=arguments.gpu_hour)
@@ -60,5 +62,5 @@ def _scale(arguments: argparse.Namespace, _: Path) -> dict[str, object]:
         "benchmark": "scale",
         "costs": asdict(costs),
         "forecasts": [run.as_dict() for run in found],
-        "checked": check_against(found_jobs),
+        "checked": check_against(found_jobs, costs, arguments.unit_size),
     }
