@@ -49,8 +49,8 @@ services: # the integration tests start an object store and a database of their 
 fuzz: $(STAMP) ## a million changed inputs for everything that parses foreign bytes (half an hour)
 	@$(BIN)/python -W ignore -m tests.fuzz.run --inputs 70000 --seed 1000000
 	@$(BIN)/uv pip install --quiet --system-certs --target .fuzz/atheris --python $(BIN)/python atheris==3.0.0
-	@for target in tar zip configuration category plan-plan.json; do \
-	  PYTHONPATH=.:.fuzz/atheris $(BIN)/python -W ignore -m tests.fuzz.coverage_guided $$target -runs=50000 || exit 1; done
+	@for target in tar zip parquet manifest configuration category plan-plan.json; do \
+	  PYTHONPATH=.:.fuzz/atheris $(BIN)/python -W ignore -m tests.fuzz.coverage_guided $$target -runs=50000 -timeout=5 -rss_limit_mb=2048 || exit 1; done
 
 lint: $(STAMP) ## format and lint
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/mypy

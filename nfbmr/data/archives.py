@@ -28,7 +28,12 @@ from nfbmr.data.compressed_tar import CompressedTarLister, read_compressed_tar_m
 from nfbmr.data.globs import MatchedPictures, expand, is_pattern
 from nfbmr.data.lister import Lister, SliceListing, WholeLister
 from nfbmr.data.manifest import ManifestLister
-from nfbmr.data.parquet_archive import ParquetLister, open_parquet, read_parquet_row
+from nfbmr.data.parquet_archive import (
+    ParquetLister,
+    damage_named,
+    open_parquet,
+    read_parquet_row,
+)
 from nfbmr.data.pattern_tree import PatternTree, PicturePattern
 from nfbmr.data.picture_file import DEFAULT_LIMITS, DecodeLimits
 from nfbmr.data.ranges import fetch, size_and_version
@@ -126,7 +131,7 @@ def _table_lister(address: str, columns: TableColumns) -> Lister:
     size, version = size_and_version(address)
     try:
         if address.lower().endswith(".parquet") and columns.kind != MANIFEST:
-            with open_parquet(address, size, version) as file:
+            with damage_named(address), open_parquet(address, size, version) as file:
                 schema = file.schema_arrow
             check_columns(address, schema, [columns.image])
             image = bytes_column(schema, columns)

@@ -26,6 +26,7 @@ from nfbmr.data.manifest_blocks import NAMED, ManifestBlocks
 from nfbmr.data.ranges import locate
 from nfbmr.data.table_columns import TableColumns
 from nfbmr.data.tree_listing import children
+from nfbmr.errors import DamagedTableError
 from nfbmr.store_faults import StoreFault, fault_of, retried
 
 ROWS_PER_SLICE = 10_000
@@ -67,7 +68,11 @@ class ManifestLister(Lister):
     def list_slice(self, name: str) -> SliceListing:
         """Look up some rows of the manifest."""
         start = int(name.split()[2])
-        rows = self._blocks.rows(start, ROWS_PER_SLICE)
+        try:
+            rows = self._blocks.rows(start, ROWS_PER_SLICE)
+        except DamagedTableError as error:
+            problem = f"its rows from {start} on cannot be read: {error}"
+            return SliceListing(NAMED.empty_table(), {"problems": [problem]})
         missing = pc.is_null(rows.column("member"))
         numbers = pc.indices_nonzero(missing).to_pylist()
         problems = [f"{self.archive} has no URI in row {start + n + 1}" for n in numbers]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from nfbmr.data.archive_entry import ENTRIES
-from nfbmr.data.parquet_archive import open_parquet
+from nfbmr.data.parquet_archive import damage_named, open_parquet
 from nfbmr.data.ranges import fetch_patiently
 from nfbmr.data.table_columns import (
     TableColumns,
@@ -54,7 +54,7 @@ class ManifestBlocks:
     def __init__(self, archive: str, size: int, version: str, columns: TableColumns) -> None:
         self._key = (archive, size, version, columns)
         if _is_parquet(archive):
-            with open_parquet(archive, size, version) as file:
+            with damage_named(archive), open_parquet(archive, size, version) as file:
                 _wanted(archive, file.schema_arrow, columns)
                 metadata = file.metadata
                 counts = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
@@ -128,7 +128,7 @@ def _wanted(
 
 def _table(archive: str, size: int, version: str, columns: TableColumns, number: int) -> pa.Table:
     if _is_parquet(archive):
-        with open_parquet(archive, size, version) as file:
+        with damage_named(archive), open_parquet(archive, size, version) as file:
             wanted = {*_wanted(archive, file.schema_arrow, columns), *_KNOWN_BY_NAME}
             names = [name for name in file.schema_arrow.names if name in wanted]
             return file.read_row_group(number, columns=names)

@@ -6,7 +6,8 @@ import bisect
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import pyarrow as pa
@@ -51,9 +52,28 @@ def open_parquet(
         DamagedTableError: it is no Parquet file.
     """
     file, repeated = RangeFile(uri, size, version), list(as_dictionary)
-    try:
+    with damage_named(uri):
         return plain(pq.ParquetFile(file, pre_buffer=False, read_dictionary=repeated))
-    except pa.ArrowInvalid as error:
+
+
+@contextmanager
+def damage_named(uri: str) -> Iterator[None]:
+    """Tell a damaged file from a store that fails: Arrow raises ``OSError`` for both.
+
+    Args:
+        uri: of the file.
+
+    Raises:
+        DamagedTableError: it is damaged.
+    """
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
+        raise DamagedTableError(f"{uri} is no readable Parquet file ({error}).") from error
+    except OSError as error:
+        # Arrow's own have no number and no cause; a disk's have the one, a store's the other.
+        if error.errno is not None or type(error) is not OSError or error.__cause__ is not None:
+            raise
         raise DamagedTableError(f"{uri} is no readable Parquet file ({error}).") from error
 
 
@@ -78,7 +98,14 @@ class ParquetLister(WholeLister):
         self._columns = columns
 
     def list_whole(self) -> ArchiveListing:
-        """One entry for each row."""
+        """One entry for each row; damage is one problem."""
+        try:
+            with damage_named(self.archive):
+                return self._listing()
+        except DamagedTableError as error:
+            return ArchiveListing(self.archive, version=self.version, problems=[str(error)])
+
+    def _listing(self) -> ArchiveListing:
         with open_parquet(self.archive, self._size, self.version) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
             name = name_column(schema, self._columns, self._image)

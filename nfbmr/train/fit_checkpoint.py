@@ -43,14 +43,20 @@ class FitCheckpoint:
         data = None if self.uri is None else storage.read(self.uri)
         state = None if data is None else StageState.from_bytes(data)
         if state is None:
+            if data is not None:
+                self._say_damaged()
             return None
         try:
             losses = [epoch_of(row) for row in state.notes["losses"]]
             self.seconds_before = plain_values.number(state.notes["seconds"])
         except (ValueError, KeyError, TypeError):
+            self._say_damaged()
             return None
         self.losses[:] = losses
         return state
+
+    def _say_damaged(self) -> None:
+        print(f"The state {self.uri} is damaged: the fit begins anew.", file=sys.stderr)
 
     @property
     def seconds(self) -> float:

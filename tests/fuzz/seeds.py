@@ -253,3 +253,23 @@ def manifest() -> bytes:
     rows = ["uri,category,captured_at,etag,size"]
     rows += [f'/pictures/{n}.png,007,2026-11-24T10:00:0{n}Z,"e{n}",{n}' for n in range(5)]
     return "\n".join(rows).encode()
+
+
+def parquet_archive() -> bytes:
+    """Pictures in a Parquet file, in two row groups."""
+    small = _encoded("L", "PNG")
+    rows = {"image": [small] * 6, "path": [f"{n}.png" for n in range(6)], "category": ["a"] * 6}
+    return _parquet(pa.table(rows), row_group_size=4)
+
+
+def parquet_manifest() -> bytes:
+    """A manifest that knows all of its pictures."""
+    uris = [f"/pictures/{n}.png" for n in range(6)]
+    return _parquet(pa.table({"uri": uris, "etag": ["e"] * 6, "size": range(6)}), 4)
+
+
+def _parquet(table: pa.Table, row_group_size: int) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=row_group_size)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data

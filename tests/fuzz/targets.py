@@ -156,6 +156,12 @@ def _fit_state(data: bytes, folder: Path) -> None:
         raise AssertionError("a changed state was trusted")
 
 
+def _parquet_manifest(data: bytes, folder: Path) -> None:
+    path = folder / "manifest.parquet"
+    path.write_bytes(data)
+    list_archive(str(path))
+
+
 def _manifest(data: bytes, folder: Path) -> None:
     path = folder / "manifest.csv"
     path.write_bytes(data)
@@ -198,6 +204,8 @@ def targets(folder: Path) -> dict[str, Target]:
         ),
         Target("night", [seeds.night()], _json, _night),
         Target("fit-state", [seeds.fit_state()], _bytes, _fit_state),
+        Target("parquet", [seeds.parquet_archive()], _bytes, _archive(".parquet")),
+        Target("parquet-manifest", [seeds.parquet_manifest()], _bytes, _parquet_manifest),
         Target("manifest", [seeds.manifest()], _bytes, _manifest),
         Target("features", [seeds.features(folder / "features")], _bytes, _features),
         Target("unit", [seeds.unit()], _bytes, _unit),

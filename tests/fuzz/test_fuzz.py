@@ -37,6 +37,8 @@ NAMES = (
     "night",
     "fit-state",
     "manifest",
+    "parquet",
+    "parquet-manifest",
     "features",
     "unit",
     "plan-pictures-run-00000.parquet",

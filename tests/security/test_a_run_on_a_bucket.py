@@ -4,7 +4,6 @@ What they ask of the store is what the policies in ``cluster/policies`` allow, n
 and no secret is in anything that they write: objects, files, the registry, logs, messages.
 """
 
-import gzip
 import os
 import subprocess
 import sys
@@ -13,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
 
 from nfbmr.data.procedural import FactorySettings, generate_factory
+from tests.security.packed_contents import contents
 from tests.security.s3_requests import Policy, Request, recorded
 
 # Run by hand until it has passed once as a whole: cluster/SECURITY.md says how far it came.
@@ -157,16 +155,6 @@ def test_the_policies_allow_nothing_that_is_never_asked_for(run: Run) -> None:
         assert not unused, f"{name}.json: {sorted(unused)}"
 
 
-def test_a_reader_cannot_change_anything_and_a_writer_only_its_own() -> None:
-    reader, writer = (Policy.read(POLICIES / f"{name}.json") for name in ("reader", "writer"))
-    assert {action for action, _ in reader.pairs()} == {"s3:ListBucket", "s3:GetObject"}
-    assert not [pair for pair in reader.pairs() | writer.pairs() if "*" in pair[0]]
-    for place in ("parts/a.png", "archive/line7.tar", "weights/b5.safetensors"):
-        for action in ("s3:PutObject", "s3:DeleteObject"):
-            assert not writer.allowing(Request(action, BUCKET, place))
-    assert not writer.allowing(Request("s3:PutObject", "another", "scores/1"))
-
-
 def everything_written(run: Run) -> Iterator[tuple[str, bytes]]:
     """Names and contents of all files and objects."""
     for path in run.folder.rglob("*"):
@@ -180,29 +168,6 @@ def everything_written(run: Run) -> Iterator[tuple[str, bytes]]:
     )
     for name in store.find(BUCKET):
         yield name, store.cat_file(name)
-
-
-def contents(data: bytes) -> bytes:
-    """A file's bytes, with what is packed in them."""
-    if data.startswith(b"\x1f\x8b"):
-        return data + gzip.decompress(data)
-    if data.startswith(b"PAR1"):
-        table = pq.read_table(pa.BufferReader(data))
-        packed = [value for column in table.columns for value in column.to_pylist()]
-        return data + repr([packed, table.schema.metadata, table.schema]).encode()
-    return data
-
-
-def test_the_search_looks_into_what_is_packed() -> None:
-    secret = SECRETS["AWS_SECRET_ACCESS_KEY"]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"error": [secret] * 100}), sink, compression="zstd")
-    in_metadata = pa.BufferOutputStream()
-    table = pa.table({"error": ["x"]}).replace_schema_metadata({"key": secret})
-    pq.write_table(table, in_metadata, compression="zstd")
-    packed = [sink.getvalue().to_pybytes(), gzip.compress(secret.encode() * 3)]
-    for data in (*packed, in_metadata.getvalue().to_pybytes()):
-        assert secret.encode() in contents(data)
 
 
 def test_no_secret_is_in_anything_that_was_written_or_printed(run: Run) -> None:
