@@ -61,7 +61,7 @@ def costs_of(
         decode_cpu_s=job["cpu_seconds"]["decode_cpu_s"] / pictures,
         fetch_s=job["seconds"]["fetch_s"] / pictures,
         commit_s=job["seconds"]["commit_s"] / pictures,
-        plan_s=max(driver.plan_s, job["list_s"] / pictures),
+        plan_s=driver.plan_s,
         plan_bytes=driver.plan_bytes,
         unit_bytes=driver.unit_bytes,
         unit_driver_s=driver.unit_driver_s,

@@ -6,6 +6,7 @@ one node gives.
 """
 
 import json
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 from ray.cluster_utils import Cluster
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -20,12 +22,14 @@ from nfbmr.data.procedural import Factory, FactorySettings, generate_factory
 from nfbmr.registry import Registry, default_uri
 from nfbmr.score.dataset import read_scores
 from nfbmr.score.units import finished_units
+from nfbmr.session import _require_token
 from tests.cluster.submit_script import load_script
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 400.0
+TOKEN = secrets.token_hex(32)
 SETTINGS = (
     "backbone.image_size_px=128",
     "fit.min_steps=60",
@@ -122,8 +126,11 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS"):
-            patch.delenv(name, raising=False)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        # As in the manifests: every node, driver and client has the token.
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        _require_token()
         # A node that was killed is noticed within seconds.
         patch.setenv("RAY_health_check_period_ms", "1000")
         patch.setenv("RAY_health_check_failure_threshold", "3")
@@ -201,6 +208,23 @@ def test_a_node_goes_and_one_comes_while_an_archive_is_scored(
     nodes.replace_oldest(job)
     nodes.wait(job)
     assert rows(output) == rows(str(on_one_node / "scores"))
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer " + 64 * "0"}, 403),
+        ({"Authorization": f"Bearer {TOKEN}"}, 200),
+    ],
+    ids=["none", "wrong", "right"],
+)
+def test_the_jobs_server_answers_whoever_has_the_token(
+    nodes: Nodes, header: dict[str, str], code: int
+) -> None:
+    address = nodes.client.get_address()
+    answer = requests.get(f"{address}/api/jobs/", headers=header, timeout=30)
+    assert answer.status_code == code, answer.text
 
 
 def test_a_submitted_job_is_followed_and_a_second_of_its_name_is_the_first(

@@ -175,6 +175,6 @@ def test_in_order_slices_that_go_on_are_listed_side_by_side_too() -> None:
 def test_an_archive_of_more_pictures_than_a_chunk_is_planned_in_pieces() -> None:
     with ThreadPoolExecutor(4) as pool:
         lister = Numbers("/a.tar", [25])
-        chunks = list(chunks_of_listings([lister], ListingStore(None), pool, None, 10))
+        chunks = [c for c in chunks_of_listings([lister], ListingStore(None), pool, None, 10) if c]
     assert [len(chunk[0].table) for chunk in chunks] == [10, 10, 5]
     assert [len(chunk[0].problems) for chunk in chunks] == [1, 0, 0]
