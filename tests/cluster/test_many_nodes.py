@@ -194,7 +194,7 @@ def test_a_node_goes_and_one_comes_while_categories_are_fitted(
     assert [row["outcome"] for row in json.loads(table.read_text())] == ["registered"] * 2
     expected = thresholds(on_one_node / "work")
     assert len(expected) == 2
-    assert thresholds(tmp_path / "work") == pytest.approx(expected, rel=0.05)
+    assert thresholds(tmp_path / "work") == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_node_goes_and_one_comes_while_an_archive_is_scored(
