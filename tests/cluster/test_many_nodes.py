@@ -152,6 +152,7 @@ def nodes() -> Iterator[Nodes]:
             yield running
         finally:
             cluster.shutdown()
+    _require_token()  # The session that other tests share has another token: read that again.
 
 
 @pytest.fixture(scope="module")
