@@ -122,6 +122,19 @@ class Nodes:
         raise AssertionError(f"nothing happened in time:\n{self.client.get_job_logs(job)}")
 
 
+def wait_for_agent(client: JobSubmissionClient) -> None:
+    """Wait until the head takes jobs: its agent comes up after the server that answers."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            client.submit_job(entrypoint="true")
+            return
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
@@ -147,6 +160,7 @@ def nodes() -> Iterator[Nodes]:
             address = f"http://{cluster.head_node.address_info['webui_url']}"
             running = Nodes(cluster, JobSubmissionClient(address), [])
             running.add()
+            wait_for_agent(running.client)
             yield running
         finally:
             cluster.shutdown()
