@@ -79,7 +79,8 @@ _reading = threading.Lock()
 def _kept_block(
     archive: str, size: int, version: str, columns: TableColumns, number: int
 ) -> pa.Table:
-    with _reading:  # Threads that list slices of one block shall not each read it.
+    # One thread at a time: those that list slices of one block shall not each read it.
+    with _reading, damage_named(archive):
         return _block(archive, size, version, columns, number)
 
 

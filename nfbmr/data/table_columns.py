@@ -115,10 +115,15 @@ def no_pictures_in(archive: str, schema: pa.Schema) -> DataError:
 
 
 def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Names and categories of whatever type, as text; empty ones as nulls."""
+    """Names and categories of whatever type, as text; empty ones as nulls.
+
+    Raises:
+        pa.ArrowInvalid: they are no UTF-8, which Parquet does not look at.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     text = column.cast(pa.large_string())
+    text.validate(full=True)
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text)
 
 
