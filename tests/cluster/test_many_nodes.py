@@ -24,6 +24,7 @@ from nfbmr.score.dataset import read_scores
 from nfbmr.score.units import finished_units
 from nfbmr.session import _require_token
 from tests.cluster.submit_script import load_script
+from tests.services.processes import free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -153,6 +154,8 @@ def nodes() -> Iterator[Nodes]:
                 "include_dashboard": True,
                 "dashboard_host": loopback(0),
                 "dashboard_port": 0,
+                # A session of this process may have the usual one.
+                "dashboard_agent_listen_port": free_ports(1)[0],
                 "object_store_memory": 150 * 2**20,
             },
         )
