@@ -132,7 +132,8 @@ def measure_throughput(request: ThroughputRequest, progress: Progress) -> Throug
     progress.say(f"(b) {loop_rate:.1f} images/s")
     peer = {}
     if request.peer is not None:
-        peer = time_anomalib(request.peer, config, chosen, request.work_dir / "peer")
+        with progress.busy("anomalib is being timed"):
+            peer = time_anomalib(request.peer, config, chosen, request.work_dir / "peer")
         progress.say(f"anomalib predict: {peer['predict_per_s']:.1f} images/s")
     backbone_rate = backbone_per_s(config, chosen)
     progress.say(f"(a) bare backbone: {backbone_rate:.1f} images/s")
