@@ -8,9 +8,10 @@ import pytest
 
 import jobs.benchmark
 from nfbmr.benchmark.accuracy import CategoryAccuracy
+from nfbmr.data.procedural import FactorySettings, generate_factory
 from nfbmr.metrics import rate
 from nfbmr.model.scoring import AGGREGATES
-from tests.conftest import SHARED, Trained
+from tests.conftest import SHARED
 
 RESULT = CategoryAccuracy(
     category="tile",
@@ -44,12 +45,12 @@ def test_false_alarms_are_judged_by_their_binomial_interval(alarms: int, holds: 
 
 @pytest.mark.integration
 def test_the_command_ends_with_every_variant_in_one_object(
-    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    category = trained.results[0].category
-    arguments = ["accuracy", "--data", trained.factory.root, "--layout", "mvtec", "--seeds", "0"]
-    arguments += ["--categories", category, "--preset", "small", "--image-size", "128"]
-    arguments += ["--work-dir", str(tmp_path)]
+    settings = FactorySettings(categories=1, train=60, test_normal=12, test_defective=12, archive=1)
+    data = generate_factory(tmp_path / "factory", settings).root
+    arguments = ["accuracy", "--data", data, "--layout", "mvtec", "--seeds", "0"]
+    arguments += ["--preset", "small", "--image-size", "128", "--work-dir", str(tmp_path / "work")]
     for setting in ("fit.min_steps=20", "fit.flow_epochs=2", "fit.mapper_epochs=2"):
         arguments += ["--set", setting]
     jobs.benchmark.main([*arguments, "--set", "calibration.false_alarm_rate=0.1"])

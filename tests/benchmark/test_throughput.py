@@ -11,6 +11,7 @@ from nfbmr.benchmark.peer import time_anomalib
 from nfbmr.benchmark.throughput import ThroughputRequest, measure_throughput
 from nfbmr.benchmark.throughput_table import throughput_text
 from nfbmr.data.layouts import discover
+from nfbmr.data.procedural import FactorySettings, generate_factory
 from nfbmr.errors import ConfigError
 from nfbmr.progress import Progress
 from tests.conftest import Trained
@@ -20,12 +21,13 @@ QUIET = Progress(quiet=True)
 
 @pytest.mark.integration
 def test_the_command_ends_with_both_ratios_in_one_object(
-    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["throughput", "--data", trained.factory.root, "--layout", "mvtec"]
-    arguments += ["--categories", trained.results[0].category, "--preset", "small"]
-    arguments += ["--image-size", "128", "--pictures", "24", "--work-dir", str(tmp_path)]
-    for setting in ("fit.min_steps=20", "calibration.false_alarm_rate=0.1"):
+    settings = FactorySettings(categories=1, train=60, test_normal=12, test_defective=12, archive=1)
+    data = generate_factory(tmp_path / "factory", settings).root
+    arguments = ["throughput", "--data", data, "--layout", "mvtec", "--preset", "small"]
+    arguments += ["--image-size", "128", "--pictures", "24", "--work-dir", str(tmp_path / "work")]
+    for setting in ("fit.min_steps=20", "calibration.false_alarm_rate=0.1", "run.unit_size=4"):
         arguments += ["--set", setting]
     assert jobs.benchmark.main(arguments) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
