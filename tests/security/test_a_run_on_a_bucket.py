@@ -20,7 +20,7 @@ from nfbmr.data.procedural import FactorySettings, generate_factory
 from tests.security.packed_contents import contents
 from tests.security.s3_requests import Policy, Request, recorded
 
-# Run by hand until it has passed once as a whole: cluster/SECURITY.md says how far it came.
+# Three minutes: make test-slow.
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 ROOT = Path(__file__).parents[2]
