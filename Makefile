@@ -14,7 +14,7 @@ help: ## list the commands
 QUIET := $(shell test -t 2 || echo --quiet)
 
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"nfbmr needs Python 3.11 to 3.13, but $(PYTHON) is {v.major}.{v.minor}; name another one: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"nfbmr needs Python 3.11 or later, but $(PYTHON) is {v.major}.{v.minor}; name another one: make PYTHON=python3.11 ...")'
 	@echo "== Installing the locked packages into $(VENV) (about 6 GB; a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9

@@ -55,6 +55,7 @@ class DeviceRates:
     Attributes:
         device: its name.
         numerics: how the backbone was computed.
+        shape: (C, H, W) of the features.
         matmul_tflop_per_s: ceiling: square matrices in bfloat16.
         copy_gb_per_s: ceiling: a buffer copied on the device; bytes read and written both count.
         upload_gb_per_s: ceiling: page-locked memory to the device.
@@ -68,6 +69,7 @@ class DeviceRates:
 
     device: str
     numerics: str
+    shape: tuple[int, int, int]
     matmul_tflop_per_s: float
     copy_gb_per_s: float
     upload_gb_per_s: float
@@ -126,6 +128,7 @@ def measure_device(
     return DeviceRates(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         numerics=runner.numerics,
+        shape=runner.backbone.shape,
         **_ceilings(sizes, device),
         backbone_per_s=per_s(
             "backbone", len(on_device_BHWC), lambda: runner.forward(on_device_BHWC)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from nfbmr.benchmark.fit_ways import PAPER_EPOCHS
+from nfbmr.benchmark.fits_together import FitsTogether
 from nfbmr.benchmark.gpu import DeviceRates
 from nfbmr.progress import table
 
@@ -24,3 +28,21 @@ def device_table(rates: DeviceRates) -> str:
 
 def _all_gflop(rates: DeviceRates) -> float:
     return rates.backbone_gflop + rates.heads_gflop
+
+
+def fits_table(results: Sequence[FitsTogether]) -> str:
+    """A row for each number of fits at the same time."""
+    rows: list[tuple[object, ...]] = [
+        (
+            result.fits,
+            f"{result.flow_epoch_s:.3f}",
+            f"{result.mapper_epoch_s:.3f}",
+            f"{result.category_s:.0f}",
+            f"{result.categories_per_hour:.1f}",
+            None if result.peak_mib is None else f"{result.peak_mib:.0f}",
+        )
+        for result in results
+    ]
+    total = f"s for {PAPER_EPOCHS} + {PAPER_EPOCHS} (extrapolated)"
+    header = ("fits", "s/flow epoch", "s/mapper epoch", total, "categories/h", "MiB each")
+    return table(rows, header)

@@ -22,6 +22,7 @@ from nfbmr.model.backbone import Backbone
 from nfbmr.model.flow import flow_loss
 from nfbmr.model.heads import Heads, HeadsSettings, Standardizer
 from nfbmr.model.mapper import mapper_loss
+from nfbmr.model.precision import exact_convolutions
 
 
 class StraightLoop:
@@ -68,9 +69,11 @@ class StraightLoop:
         """
         rates = (self.settings.flow_learning_rate, self.settings.mapper_learning_rate)
         epochs = (self.settings.flow_epochs, self.settings.mapper_epochs)
-        self._stage("flow", self.heads.flow, rates[0], epochs[0], self._flow_loss, note)
-        if self.heads.mapper is not None:
-            self._stage("mapper", self.heads.mapper, rates[1], epochs[1], self._mapper_loss, note)
+        flow, mapper = self.heads.flow, self.heads.mapper
+        with exact_convolutions(next(self.backbone.parameters()).device):
+            self._stage("flow", flow, rates[0], epochs[0], self._flow_loss, note)
+            if mapper is not None:
+                self._stage("mapper", mapper, rates[1], epochs[1], self._mapper_loss, note)
         return self.heads.eval()
 
     def _flow_loss(self, y_BCHW: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 FLOAT32 = "float32"
@@ -38,7 +41,8 @@ def used_precision(precision: str, device: torch.device) -> str:
     return BFLOAT16 if precision == BFLOAT16 and _computes_bfloat16(device) else FLOAT32
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
+@contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
     """The context in which a network of this precision runs on this device.
 
     Args:
@@ -46,7 +50,31 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
         device: where the network's tensors lie.
     """
     enabled = used_precision(precision, device) == BFLOAT16
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    with exact_convolutions(device), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+        yield
+
+
+@contextmanager
+def exact_convolutions(device: torch.device) -> Iterator[None]:
+    """In here float32 convolutions are computed in float32, on a GPU as on a CPU.
+
+    PyTorch lets cuDNN round their factors to 10 bits (TF32) unless told otherwise, which neither
+    the flow's inverse nor a comparison with "plain float32" bears. The setting is the process's:
+    it is put back at the end.
+
+    Args:
+        device: where the tensors lie; nothing changes for a CPU.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # made at run time
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def _computes_bfloat16(device: torch.device) -> bool:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from nfbmr.errors import FitError
 from nfbmr.fit_settings import FitSettings
-from nfbmr.model.precision import autocast
+from nfbmr.model.precision import autocast, exact_convolutions
 from nfbmr.train.compiling import compiled
 from nfbmr.train.data_parallel import Workers
 from nfbmr.train.early_stop import EarlyStop
@@ -201,7 +201,8 @@ def _epoch(
         with autocast(settings.precision, run.device):
             losses_L = torch.stack(losses_of(module, *features)) * weight
         state.optimizer.zero_grad(set_to_none=True)
-        losses_L.sum().backward()
+        with exact_convolutions(run.device):
+            losses_L.sum().backward()
         if settings.gradient_clip_norm > 0:
             nn.utils.clip_grad_norm_(stage.module.parameters(), settings.gradient_clip_norm)
         state.optimizer.step()

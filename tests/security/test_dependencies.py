@@ -1,11 +1,16 @@
 """Every package that is installed is one version, known by its hashes, from no named host."""
 
+import ast
 import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PEERS = {"anomalib_predict.py"}
+"""Runs in an environment of its own."""
 LOCKS = [ROOT / "requirements.lock", *sorted((ROOT / "cluster").glob("requirements-*.lock"))]
 
 
@@ -37,3 +42,35 @@ def test_the_installer_insists_on_the_hashes() -> None:
     ]
     assert len(installs) == 2
     assert all("--require-hashes" in install for install in installs)
+
+
+def test_what_the_program_imports_is_in_the_images_lock() -> None:
+    """The tests' environment has more: what only they install would be missing in the image."""
+    lock = (ROOT / "cluster" / "requirements-cuda.lock").read_text()
+    locked = set(re.findall(r"(?m)^([a-z0-9][a-z0-9.-]*)==", lock))
+    distributions = packages_distributions()
+    imported = {
+        name.split(".")[0]
+        for path in [*(ROOT / "nfbmr").rglob("*.py"), *(ROOT / "jobs").glob("*.py")]
+        if path.name not in PEERS
+        for name in imported_by(path)
+    }
+    outside = imported - sys.stdlib_module_names - {"nfbmr", "jobs"}
+    assert {"torch", "ray", "mlflow", "boto3"} <= outside
+    missing = {
+        name
+        for name in outside
+        if not {re.sub(r"[._]", "-", d.lower()) for d in distributions.get(name, ())} & locked
+    }
+    assert not missing
+
+
+def imported_by(path: Path) -> set[str]:
+    """Absolute imports, wherever they stand in a file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return names
