@@ -1,5 +1,8 @@
 # The commands a person types. `make` alone lists them.
-PYTHON ?= python3
+# python3, or where that is too new or too old for the packages, the newest that is not.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$p && exit; \
+  done; echo python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -14,7 +17,8 @@ help: ## list the commands
 QUIET := $(shell test -t 2 || echo --quiet)
 
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"nfbmr needs Python 3.11 or later, but $(PYTHON) is {v.major}.{v.minor}; name another one: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 15) else f"nfbmr needs Python 3.11 to 3.14 (Ray has no build for later ones), but $(PYTHON) is {v.major}.{v.minor}; name another one: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import ensurepip' || { echo "$(PYTHON) cannot make environments: on Debian, install its package python3-venv." >&2; exit 1; }
 	@echo "== Installing the locked packages into $(VENV) (about 6 GB; a minute or two)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
@@ -27,8 +31,9 @@ setup: $(STAMP) ## install the locked packages into .venv
 demo: $(STAMP) ## build a small factory, train, score, evaluate, report
 	@$(BIN)/python jobs/demo.py
 
-test: $(STAMP) chromium ## linters, types, and every test that is not marked slow or integration
+test: $(STAMP) ## linters, types, and every test that is not marked slow or integration
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@sh tests/install_chromium.sh
 	@$(BIN)/python -m pytest -m "not slow and not integration"
 
 test-integration: $(STAMP) services ## the tests with real services: an object store that fails, a database

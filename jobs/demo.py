@@ -7,6 +7,7 @@ versions of the models, scores of their own. What was cut off goes on where it s
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _command() -> str:
+    """How ``nfbmr`` is called: by its path where the environment is not active."""
+    if shutil.which("nfbmr"):
+        return "nfbmr"
+    path = Path(sys.executable).with_name("nfbmr")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     check_place(arguments.folder)
@@ -52,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ("report, test pictures", night.report),
         ("report, archive", night.archive_report),
         ("scores (Parquet)", night.scores),
-        ("models", f"nfbmr models list --work-dir {arguments.folder}"),
+        ("models", f"{_command()} models list --work-dir {arguments.folder}"),
     ]
     print(table(places, ("where", f"{time.monotonic() - started:.0f} s in all")))
     return 0

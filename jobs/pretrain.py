@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from nfbmr.cli import run_job
+from nfbmr.output_place import check_place
 from nfbmr.progress import Progress, table
 from nfbmr.train.pretraining import PretrainSettings, pretrain, save_backbone
 
@@ -28,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    check_place(arguments.output, is_file=True)
     names = [field.name for field in fields(PretrainSettings)]
     settings = PretrainSettings(**{name: getattr(arguments, name) for name in names})
     result = pretrain(settings, Progress().say)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from nfbmr import storage
 from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
 from nfbmr.errors import FailureBudgetError
+from nfbmr.output_place import check_place
 from nfbmr.progress import Progress, table
 from nfbmr.session import ray_session
 from nfbmr.train.campaign import CampaignOptions, CampaignPaths, run_campaign
@@ -80,6 +81,8 @@ def summary_table(results: Sequence[CategoryResult]) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        check_place(arguments.json, is_file=True)
     config = config_of(arguments)
     until = parse_until(arguments.until, time.time()) if arguments.until else None
     with ray_session(arguments.ray_address):
@@ -96,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
     print(summary_table(results))
     if arguments.json:
         data = json.dumps([result.as_dict() for result in results], indent=1).encode()
-        storage.write_atomically(arguments.json, data)
+        storage.write_atomically(storage.absolute_uri(arguments.json), data)
     late = [result.category for result in results if result.outcome == NOT_STARTED]
     if late:
         print(f"{len(late)} of {len(results)} categories were not reached before --until.")

@@ -39,7 +39,7 @@ class FitSettings:
         feature_memory_mib: how much resident features may take; 0 is half of what is free on the
             device when the fit starts.
         compile: compile the step with ``torch.compile``; where there is no compiler it runs as it
-            is. Off, because a step on the CPU took a fifth longer compiled (README, "Measured").
+            is. Off, because steps on a CPU were slower compiled (README, "Measured").
         early_stop_patience: a stage ends when its loss on normal pictures that it does not learn
             from has not fallen for so many epochs, and takes the best epoch's weights; 0 never
             ends early. For the constant schedule: one-cycle is at its best at its end.

@@ -66,6 +66,8 @@ class CategoryAccuracy:
         unreadable: test pictures left out, because they cannot be read.
         image_auroc: of the detector as registered.
         aggregate: that it chose without labels.
+        synthetic_aurocs: what it chose by: AUROC of every aggregate between held-out normals and
+            synthetic defects.
         false_alarms: normal test pictures above its calibrated threshold.
         requested_rate: of false alarms.
         scoring_map: the map that scores pictures.
@@ -79,6 +81,7 @@ class CategoryAccuracy:
     unreadable: int
     image_auroc: float
     aggregate: str
+    synthetic_aurocs: dict[str, float]
     false_alarms: Rate | None
     requested_rate: float
     scoring_map: str
@@ -105,11 +108,13 @@ class CategoryAccuracy:
 
     def verdicts(self) -> tuple[str, str]:
         """Two sentences: about the aggregate, and about the false alarms."""
+        evidence = ", ".join(f"{a} {auroc:.3f}" for a, auroc in self.synthetic_aurocs.items())
         aggregate = (
             f"{self.category}, seed {self.seed}: aggregate {self.aggregate!r}, chosen without "
             f"labels, is {self.lost_points:.2f} AUROC points below the best, "
             f"{self.best_aggregate!r} (allowed: {ALLOWED_LOST_POINTS:g}): "
-            f"{_yes(self.lost_points <= ALLOWED_LOST_POINTS)}"
+            f"{_yes(self.lost_points <= ALLOWED_LOST_POINTS)}\n  (AUROC against synthetic defects, "
+            f"by which it was chosen: {evidence or 'none: it was set'})"
         )
         seen = self.false_alarms
         if seen is None:
@@ -226,6 +231,7 @@ def _test(
         unreadable=len(samples) - len(readable),
         image_auroc=image_auroc_of(truth_N, score_N),
         aggregate=detector.aggregate,
+        synthetic_aurocs=detector.lineage["synthetic_aurocs"],
         false_alarms=rate(int(alarms_N.sum()), alarms_N.size),
         requested_rate=detector.false_alarm_rate,
         scoring_map=detector.heads.default_map,

@@ -43,7 +43,10 @@ class HeadsSettings:
 
 
 FLOOR = 0.3
-"""Standard deviation, as a share of the median channel's, that is added to every channel's."""
+"""Standard deviation, as a share of the median channel's, that is added to every channel's.
+
+Introduced on the demo's procedural surfaces, which leave channels of the embedded backbone nearly
+constant."""
 
 
 class Standardizer(nn.Module):
@@ -120,8 +123,9 @@ class Standardizer(nn.Module):
 class Heads(nn.Module):
     """Standardiser, flow and mapper of one category.
 
-    Maps are eq. 14 divided by the number of channels C, as eqs. 11 and 12 are: values near 1
-    whatever the backbone, which fit half precision. The division changes no ranking.
+    Maps are eq. 14 divided by the number of channels C, as eqs. 11 and 12 are: of normal pictures,
+    values near 1 whatever the backbone. What lies far from everything normal may get millions,
+    since the flow stretches by exponentials. The division changes no ranking.
 
     Args:
         shape: (C, H, W) of the backbone's features.

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nfbmr.errors import NfbmrError
@@ -94,7 +93,7 @@ class ForwardPasses:
 
 
 def score_columns(detector: Detector, scores: Scores) -> dict[str, Sequence[Any]]:
-    """Columns of scored pictures, on the CPU, in order.
+    """Columns of scored pictures, on the CPU, in order; maps in float32.
 
     Raises:
         NfbmrError: scores are not finite.
@@ -115,16 +114,9 @@ def score_columns(detector: Detector, scores: Scores) -> dict[str, Sequence[Any]
         "calibration_size": [detector.calibration.n] * count,
         "is_anomalous": (score_B > threshold).tolist(),
         "threshold": [threshold] * count,
-        "anomaly_map": list(_half_precision(scores.map_BHW.flatten(1))),
+        "anomaly_map": list(scores.map_BHW.flatten(1).float().cpu().numpy()),
         "map_height": [height] * count,
         "map_width": [width] * count,
         "peak_x": peak_x_B.tolist(),
         "peak_y": peak_y_B.tolist(),
     }
-
-
-def _half_precision(map_BP: torch.Tensor) -> NDArray[np.float16]:
-    """Maps as float16; what is beyond its range becomes its largest number."""
-    limit = float(np.finfo(np.float16).max)
-    clipped: NDArray[np.float16] = map_BP.clamp(-limit, limit).cpu().numpy().astype(np.float16)
-    return clipped

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from nfbmr.score.plan import PlannedModel
 from nfbmr.score.schema import ERROR, OK, missing_map
@@ -52,6 +54,8 @@ class RowMaker:
             pictures: all of them.
             columns: values of those without an error, in order.
         """
+        if "anomaly_map" in columns:
+            columns = {**columns, "anomaly_map": _stored(columns["anomaly_map"], self.schema)}
         model = self.models.get(category)
         now = datetime.datetime.now(datetime.UTC)
         no_map = missing_map(self.schema)
@@ -78,3 +82,11 @@ class RowMaker:
 
 def _time(text: str | None) -> datetime.datetime | None:
     return None if text is None else datetime.datetime.fromisoformat(text)
+
+
+def _stored(maps: Sequence[NDArray[np.float32]], schema: pa.Schema) -> list[NDArray[np.floating]]:
+    """Maps (P,) in the schema's precision; what is beyond half precision is its largest number."""
+    if not pa.types.is_float16(schema.field("anomaly_map").type.value_type):
+        return list(maps)
+    limit = float(np.finfo(np.float16).max)
+    return [map_P.clip(-limit, limit).astype(np.float16) for map_P in maps]

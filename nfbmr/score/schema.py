@@ -31,7 +31,11 @@ _COLUMNS: list[tuple[str, pa.DataType, str]] = [
     ("calibration_size", pa.int32(), "n of the p-value, whose floor is 1 / (n + 1)"),
     ("is_anomalous", pa.bool_(), "score > threshold"),
     ("threshold", pa.float64(), "calibrated for the detector's false-alarm rate"),
-    ("anomaly_map", pa.null(), "eq. 14 over C, row-major, map_height x map_width"),
+    (
+        "anomaly_map",
+        pa.null(),
+        "eq. 14 over C, row-major, map_height x map_width; as float16 at most 65504",
+    ),
     ("map_height", pa.int32(), "rows of the anomaly map"),
     ("map_width", pa.int32(), "columns of the anomaly map"),
     ("peak_x", pa.float32(), "centre of the map's highest cell, 0..1 of the picture's width"),

@@ -20,6 +20,7 @@ RESULT = CategoryAccuracy(
     unreadable=0,
     image_auroc=0.97,
     aggregate="mean",
+    synthetic_aurocs={"mean": 0.9, "max": 0.94},
     false_alarms=rate(9, 191),
     requested_rate=0.05,
     scoring_map="eq14",
@@ -31,9 +32,10 @@ RESULT = CategoryAccuracy(
 def test_the_choice_is_compared_with_the_best_aggregate_of_the_map_that_scores() -> None:
     assert RESULT.best_aggregate == "max"
     assert RESULT.lost_points == pytest.approx(0.5)
-    assert RESULT.verdicts()[0].endswith("(allowed: 1): yes")
+    assert "(allowed: 1): yes" in RESULT.verdicts()[0]
+    assert "mean 0.900, max 0.940" in RESULT.verdicts()[0]
     worse = replace(RESULT, variants={"eq14": {"mean": 0.95, "max": 0.975}})
-    assert worse.verdicts()[0].endswith("(allowed: 1): no")
+    assert "(allowed: 1): no" in worse.verdicts()[0]
 
 
 @pytest.mark.parametrize(("alarms", "holds"), [(0, False), (4, True), (16, True), (20, False)])

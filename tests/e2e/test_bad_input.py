@@ -131,6 +131,27 @@ CASES: list[tuple[str, Main, str | list[str], int, list[str]]] = [
         7,
         ["is a file"],
     ),
+    (
+        "no folder for the night's table",
+        jobs.train.main,
+        TRAIN + " --json {archive}/x",
+        7,
+        ["is a file"],
+    ),
+    (
+        "the night's table is a folder",
+        jobs.train.main,
+        TRAIN + " --json {tmp}/empty",
+        7,
+        ["is a folder"],
+    ),
+    (
+        "weights into a folder",
+        jobs.pretrain.main,
+        "--output {tmp}/empty",
+        7,
+        ["is a folder", "file in"],
+    ),
     ("TOML is a folder", jobs.train.main, TRAIN + " --config {tmp}/empty", 2, ["cannot be read"]),
     (
         "TOML of no protocol",

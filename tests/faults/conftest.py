@@ -5,6 +5,7 @@ import os
 import tarfile
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,11 +154,7 @@ def stored(plant: Plant, environment: Mapping[str, str]) -> str:
 @pytest.fixture(scope="session")
 def cluster(environment: Mapping[str, str]) -> Iterator[Cluster]:
     """A cluster of one node with two cores; drivers come and go, tests may add nodes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        _require_token()
+    with node_environment(environment):
         started = Cluster(
             initialize_head=True,
             head_node_args={
@@ -166,8 +163,19 @@ def cluster(environment: Mapping[str, str]) -> Iterator[Cluster]:
                 "object_store_memory": 200 * 2**20,
             },
         )
-        yield started
-        started.shutdown()
+    yield started
+    started.shutdown()
+
+
+@contextmanager
+def node_environment(environment: Mapping[str, str]) -> Iterator[None]:
+    """While a node is started, whose workers inherit it; later tests have a store of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        _require_token()
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """``kill -9`` of a driver, actor or task, anywhere: the same command again gives the same rows.
 
-26 points are drawn from seeds: 10 of what a driver does to files while it plans, 10 while it merges
-and cleans up, 6 of how far the scoring is.
+36 points are drawn from seeds: 10 of what a driver does to files while it plans, 10 while it merges
+and cleans up, 10 while it retries what failed, 6 of how far the scoring is.
 """
 
 import os
@@ -100,6 +100,51 @@ def test_while_merging_marking_and_cleaning_up(
         left = {path.name for path in output.iterdir()}
         assert left <= {"_plan", "_SUCCESS", "_summary.json", "data"}
     assert 0 < marked < POINTS
+
+
+def test_while_retrying_what_failed(
+    cluster: Cluster,
+    environment: dict[str, str],
+    driver: Driver,
+    plant: Plant,
+    stored: str,
+    proxy: FaultyProxy,
+    tmp_path: Path,
+    undisturbed: Rows,
+) -> None:
+    """From a finished run with errors to one without: no row is lost or doubled on the way."""
+    output = tmp_path / "scores"
+    argv = plant.argv(f"{stored}/pictures", str(output))
+    denied = {name for name in plant.pictures if name.startswith("bottle/")}
+
+    def refuse(request: Request) -> Fault | None:
+        reads = request.method == "GET" and any(map(request.path.endswith, denied))
+        return faulty.DENIED if reads else None
+
+    with proxy.faults(refuse):
+        driver.run(argv)
+    assert failed_in(rows_of(str(output))) == denied
+    shutil.copytree(output, tmp_path / "failed")
+    retry = [*argv, "--retry-failed"]
+    undisturbed_retry = driver.run(retry, str(output))
+    assert undisturbed_retry.code == 0, undisturbed_retry.said
+    assert_same(rows_of(str(output)), undisturbed)
+    assert undisturbed_retry.file_events >= POINTS
+    cut = 0
+    last = undisturbed_retry.file_events - 1
+    for event in [*random.Random(3).sample(range(last), POINTS - 1), last]:
+        shutil.rmtree(output)
+        shutil.copytree(tmp_path / "failed", output)
+        killed_at(cluster, environment, retry, str(output), event)
+        cut += read_marker(str(output)) is None or bool(failed_in(rows_of(str(output))))
+        outcome = driver.run(retry)
+        assert outcome.code == 0, outcome.said
+        assert_same(rows_of(str(output)), undisturbed)
+    assert cut > POINTS / 2
+
+
+def failed_in(rows: Rows) -> set[str]:
+    return {member for member, row in rows.items() if row["status"] == "error"}
 
 
 def units_of(rows: Rows) -> list[int]:

@@ -1,12 +1,16 @@
 """Any timm network, cut anywhere, becomes a map of features; what does not fit says so."""
 
+from pathlib import Path
+
 import pytest
+import safetensors.torch
 import timm
 import torch
 
 from nfbmr.errors import ConfigError, WeightsError
 from nfbmr.model.backbone import Backbone, create_backbone
 from nfbmr.model.backbone_settings import BackboneSettings
+from nfbmr.model.weights import state_hash
 
 
 def pixels(size: int, seed: int = 0, count: int = 2) -> torch.Tensor:
@@ -89,9 +93,12 @@ def test_the_key_follows_what_features_depend_on_and_nothing_else() -> None:
     one = random_backbone("resnet18", 64, "layer2")
     again = random_backbone("resnet18", 64, "layer2")
     assert one.key() == again.key()
-    after_the_cut = again.network.layer4[0].conv1.weight  # type: ignore[index, union-attr]
-    assert not any("layer4" in name for name in again.used_tensors)
-    assert after_the_cut is not None
+    for name, same in (("layer4", True), ("layer1", False)):
+        weight = again.network.get_parameter(f"{name}.0.conv1.weight")
+        with torch.no_grad():
+            weight.add_(1)
+        found = state_hash(again.network.state_dict(), again.used_tensors)
+        assert (found == one.weights_hash) == same
     assert random_backbone("resnet18", 96, "layer2").key() != one.key()
     assert random_backbone("resnet18", 64, "layer3").key() != one.key()
     torch.manual_seed(1)
@@ -129,6 +136,24 @@ def test_what_does_not_fit_is_named(settings: dict[str, object], words: list[str
 def test_impossible_settings_are_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"backbone.{name} = "):
         BackboneSettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_weights_by_timms_name_come_through_timm(tmp_path: Path) -> None:
+    """Its own loading of pretrained weights, from a file in the hub's place."""
+    network = timm.create_model("resnet18", pretrained=False)
+    file = tmp_path / "hub.safetensors"
+    safetensors.torch.save_file(network.state_dict(), file)
+    settings = BackboneSettings(
+        name="resnet18",
+        layer="layer2",
+        weights="pretrained",
+        image_size_px=64,
+        kwargs={"pretrained_cfg_overlay": {"file": str(file)}},
+    )
+    backbone = create_backbone(settings)
+    assert torch.equal(backbone.network.get_parameter("conv1.weight"), network.conv1.weight)
+    assert backbone.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert backbone.std == pytest.approx((0.229, 0.224, 0.225))
 
 
 def test_without_the_hub_the_error_says_which_setting_takes_a_file(

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from nfbmr.fit_settings import FitSettings
 from nfbmr.model.flow import flow_loss
 from nfbmr.model.heads import Heads
 from nfbmr.model.mapper import mapper_loss
@@ -22,6 +23,17 @@ BATCHES = (8, 7, 1)
 FLOAT32 = dataclasses.replace(
     FIT, precision="float32", batch_size=9, flow_epochs=3, mapper_epochs=3
 )
+EARLY = dataclasses.replace(
+    FLOAT32,
+    flow_epochs=60,
+    mapper_epochs=2,
+    batch_size=8,
+    schedule="constant",
+    flow_learning_rate=5e-3,
+    early_stop_patience=3,
+    early_stop_share=0.3,
+)
+"""The flow overfits these few pictures and ends early."""
 
 
 def gradients(workers: Workers, count: int) -> dict[str, torch.Tensor]:
@@ -47,13 +59,13 @@ def gradients(workers: Workers, count: int) -> dict[str, torch.Tensor]:
     }
 
 
-def fitted(workers: Workers) -> dict[str, torch.Tensor]:
+def fitted(settings: FitSettings = FLOAT32, pictures: int = 50) -> dict[str, torch.Tensor]:
     """Losses by epoch and final weights of a whole fit."""
     losses: list[float] = []
     heads = fit_heads(
-        features(50),
+        features(pictures),
         HEADS,
-        FLOAT32,
+        settings,
         category="bottle",
         report=lambda epoch: losses.extend(epoch.losses.values()),
     )
@@ -69,7 +81,8 @@ def worker(rank: int, port: int, folder: str) -> None:
     for count in BATCHES:
         found = gradients(workers, count)
         safetensors.torch.save_file(found, Path(folder) / f"gradients-{count}-{rank}")
-    safetensors.torch.save_file(fitted(workers), Path(folder) / f"fit-{rank}")
+    safetensors.torch.save_file(fitted(), Path(folder) / f"fit-{rank}")
+    safetensors.torch.save_file(fitted(EARLY, 24), Path(folder) / f"early-{rank}")
     dist.destroy_process_group()
 
 
@@ -98,7 +111,7 @@ def test_gradients_of_two_workers_are_those_of_one_on_the_union_batch(
 
 
 def test_a_fit_of_two_workers_has_the_losses_and_weights_of_one(two_workers: Path) -> None:
-    alone = fitted(Workers())
+    alone = fitted()
     first = safetensors.torch.load_file(two_workers / "fit-0")
     second = safetensors.torch.load_file(two_workers / "fit-1")
     assert len(alone["losses"]) == 3 + 2 * 3
@@ -108,6 +121,17 @@ def test_a_fit_of_two_workers_has_the_losses_and_weights_of_one(two_workers: Pat
         if name != "losses":
             assert torch.equal(first[name], second[name]), name
             torch.testing.assert_close(first[name], tensor, rtol=1e-2, atol=1e-3)
+
+
+def test_two_workers_end_early_in_the_same_epoch(two_workers: Path) -> None:
+    """Or one would wait for the other for ever."""
+    first = safetensors.torch.load_file(two_workers / "early-0")
+    second = safetensors.torch.load_file(two_workers / "early-1")
+    flow_epochs = (len(first["losses"]) - 3 * EARLY.mapper_epochs) // 2
+    assert EARLY.early_stop_patience < flow_epochs < EARLY.flow_epochs
+    for name, tensor in first.items():
+        if name != "losses":
+            assert torch.equal(tensor, second[name]), name
 
 
 def test_one_worker_alone_is_left_alone() -> None:
