@@ -48,9 +48,11 @@ class DetectorModel:
         """Score a batch of pictures.
 
         Args:
-            model_input: the pictures: a table whose first column holds them, a list, or one array
-                (N, H, W, 3). A picture is its encoded bytes, those bytes as Base64 text, or an RGB
-                array (H, W, 3) of uint8 (nested lists of numbers, too).
+            model_input: the pictures: a table whose first column holds them, a dict of one such
+                column, a list, or one array (N, H, W, 3). (MLflow's own ``predict`` makes a table
+                of its input first, which it cannot of arrays alone: give those as
+                ``{"image": [array, …]}``.) A picture is its encoded bytes, those bytes as Base64
+                text, or an RGB array (H, W, 3) of uint8 (nested lists of numbers, too).
             params: ``anomaly_maps`` = true adds the column ``anomaly_map``, a list of lists.
 
         Returns:

@@ -117,14 +117,23 @@ def test_only_the_registry_imports_mlflow() -> None:
     assert {p.parent.relative_to(ROOT).as_posix() for p in users} == {"nfbmr/registry"}
 
 
+UNPICKLE = {"torch.load", "torch.hub.load", "numpy.load", "np.load", "pandas.read_pickle"}
+
+
 def test_nothing_is_unpickled() -> None:
     """No module that unpickles is imported, and torch.load is never called."""
     for path in source_files():
         unpickling = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
         assert not [n for n in imports(path) if n.partition(".")[0] in unpickling], path
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and node.attr == "load":
-                assert ast.unparse(node) != "torch.load", path
+            if isinstance(node, ast.Attribute):
+                assert ast.unparse(node) not in UNPICKLE, path
+                assert node.attr not in ("read_pickle", "load_checkpoint"), path
+            if isinstance(node, ast.ImportFrom):
+                found = {f"{node.module}.{alias.name}" for alias in node.names}
+                assert not found & UNPICKLE, path
+            if isinstance(node, ast.keyword):
+                assert node.arg not in ("allow_pickle", "weights_only"), path
 
 
 def test_parquet_is_read_as_plain_columns() -> None:

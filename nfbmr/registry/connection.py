@@ -67,8 +67,10 @@ class Connection:
         """The MLflow client, connected on first use."""
         if self._client is None:
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-            # MLflow would try for minutes; how long to try is ours to say, see ``patiently``.
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+            # MLflow would try for minutes, and send again what the server may have done already.
+            # How long to try is ours to say, see ``patiently``; what is tried again looks first.
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
             if self.uri.startswith("sqlite:///"):
                 Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             # MLflow announces on standard error that it makes its tables.

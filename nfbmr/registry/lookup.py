@@ -15,7 +15,7 @@ from nfbmr.registry.connection import Connection
 from nfbmr.registry.failures import registry_errors, without_password
 from nfbmr.registry.loading import describe_detector, load_detector, read_file
 from nfbmr.registry.names import CHAMPION, DECISION_FILE, category_of, is_ours, model_name
-from nfbmr.registry.registering import pages
+from nfbmr.registry.paging import pages
 
 
 class Lookup(Connection):

@@ -28,6 +28,7 @@ _PACKAGES = (
     "safetensors",
     "fsspec",
     "s3fs",
+    "boto3",
     "numpy",
     "pandas",
     "pillow",

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import socket
 import time
 import uuid
@@ -26,6 +27,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from nfbmr.registry.names import CHALLENGER, CHAMPION, LEDGER_TAG, PREVIOUS
+from nfbmr.registry.paging import pages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +45,11 @@ _SET_ATTEMPTS = 3
 
 
 def _author() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # A container's user may have no name.
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,25 @@ class Ledger:
         self._client.log_param(self._run_id, _mark(len(entries) - 1), "yes")
         if last.champion is not None and self._aliases().get(CHALLENGER) == last.champion:
             self._point(CHALLENGER, None)
+            self.challenge()  # A version that was registered meanwhile may have lost its alias.
+
+    def challenge(self) -> None:
+        """Let the newest version be ``challenger``, unless it ever was champion.
+
+        Whoever registers or judges a version does it last of all; where newer versions come
+        meanwhile it is done again, so that all who do it at the same time agree.
+        """
+        newest = self._newest()
+        while not any(newest == entry.champion for entry in self.entries()):
+            self._set(CHALLENGER, newest)
+            before, newest = newest, self._newest()
+            if before == newest:
+                return
+
+    def _newest(self) -> str:
+        search = self._client.search_model_versions
+        versions = pages(search, filter_string=f"name='{self.name}'")
+        return str(max(int(each.version) for each in versions))
 
     def _aliases(self) -> dict[str, str]:
         aliases = self._client.get_registered_model(self.name).aliases

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from nfbmr import storage
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE
 from nfbmr.model_version import MetricPoint
 from nfbmr.registry.failures import without_password
-from nfbmr.registry.names import CHALLENGER, DETECTOR_FOLDER, HASH_TAG, LEDGER_TAG, model_name
+from nfbmr.registry.names import DETECTOR_FOLDER, HASH_TAG, LEDGER_TAG, model_name
 from nfbmr.registry.packaging import write_model_files
 from nfbmr.registry.promotions import Ledger
 
@@ -37,17 +37,6 @@ def detector_hash(folder: Path) -> str:
     for name in (JSON_FILE, TENSORS_FILE):
         digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
     return digest.hexdigest()
-
-
-def pages(search: Any, **arguments: Any) -> Iterator[Any]:
-    """All results of an MLflow search, page by page."""
-    token = None
-    while True:
-        page = search(page_token=token, **arguments)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def register_folder(
@@ -80,7 +69,7 @@ def register_folder(
     fingerprint = detector_hash(folder)
     known = _version_of(client, name, fingerprint)
     if known is not None:
-        _complete(client, name, known)
+        Ledger(client, name).challenge()
         return known
     tags = {key: without_password(value) for key, value in tags.items()} | {HASH_TAG: fingerprint}
     run = _run_of(client, experiment_id, category, fingerprint)
@@ -94,17 +83,8 @@ def register_folder(
         run_id=run.info.run_id,
         tags=tags,
     )
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    Ledger(client, name).challenge()
     return str(version.version)
-
-
-def _complete(client: MlflowClient, name: str, version: str) -> None:
-    """Set the alias that the newest version lacks whose registration was cut off."""
-    versions = pages(client.search_model_versions, filter_string=f"name='{name}'")
-    newest = max(int(each.version) for each in versions)
-    is_champion = any(version == entry.champion for entry in Ledger(client, name).entries())
-    if int(version) == newest and not is_champion:
-        client.set_registered_model_alias(name, CHALLENGER, version)
 
 
 def _version_of(client: MlflowClient, name: str, fingerprint: str) -> str | None:
@@ -159,17 +139,28 @@ def _ensure_model(client: MlflowClient, experiment_id: str, category: str) -> No
     from mlflow.exceptions import MlflowException
 
     name = model_name(category)
-    try:
-        client.get_registered_model(name)
+    if _ledger_run(client, name) is not None:
         return
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
     ledger = client.create_run(experiment_id, run_name=f"{category} promotions")
     client.set_terminated(ledger.info.run_id)
     try:
         client.create_registered_model(name, tags={LEDGER_TAG: ledger.info.run_id})
-    except MlflowException as error:
-        client.delete_run(ledger.info.run_id)
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+    except MlflowException:
+        # The answer alone may have been lost: then the model is there, and names this run.
+        named = _ledger_run(client, name)
+        if named != ledger.info.run_id:
+            client.delete_run(ledger.info.run_id)
+        if named is None:
             raise
+
+
+def _ledger_run(client: MlflowClient, name: str) -> str | None:
+    """The run that a registered model names; empty for an old one, None where there is no model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_registered_model(name).tags.get(LEDGER_TAG, ""))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None

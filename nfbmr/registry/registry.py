@@ -185,6 +185,15 @@ class Registry(Lookup):
                     return True
         raise _too_busy(category)
 
+    def challenge(self, category: str) -> None:
+        """See that the newest version is ``challenger``, unless it ever was champion.
+
+        Raises:
+            RegistryError: the registry refused or could not be reached.
+        """
+        with registry_errors(f"naming the challenger of {category!r}", self.uri):
+            Ledger(self.client, model_name(category)).challenge()
+
     def rollback(self, category: str, reason: str = "") -> Promotion:
         """Make the previous champion champion again; the champion so far becomes ``previous``.
 

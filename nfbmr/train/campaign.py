@@ -14,9 +14,10 @@ from nfbmr import storage
 from nfbmr.config import Config
 from nfbmr.data.layouts import discover
 from nfbmr.data.sample import Sample
-from nfbmr.errors import STORE_FAULTS, StoreError
+from nfbmr.errors import STORE_FAULTS, StoreError, WeightsError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
+from nfbmr.store_faults import store_sentences
 from nfbmr.train.background import Background
 from nfbmr.train.campaign_features import CampaignFeatures, groups_of
 from nfbmr.train.campaign_result import FAILED, NOT_STARTED, CategoryResult, not_reached
@@ -140,7 +141,8 @@ def run_campaign(
     key = fingerprint(storage.absolute_uri(data), layout, chosen, registry.uri, learned)
     nights = storage.join(paths.checkpoints, "nights")
     with held(storage.join(nights, f"{key}.lease"), "The same command", progress) as lease:
-        night = open_night(nights, key, progress)
+        with store_sentences(f"Opening the night in {nights}"):
+            night = open_night(nights, key, progress)
         campaign = _Campaign(
             config, paths, registry, progress, options or CampaignOptions(), night, lease
         )
@@ -184,12 +186,22 @@ def _run(campaign: _Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
         results += unchanged
         splits = {n: s for n, s in splits.items() if n not in {r.category for r in unchanged}}
         features.needed.update(itertools.chain.from_iterable(names.values()))
-    for group in groups_of(splits, campaign.night.waited_for):
-        if campaign.may_start():
-            results += _run_group(campaign, group, features)
-        else:
+    lost: list[Exception] = []
+    groups = list(groups_of(splits, campaign.night.waited_for))
+    for group in groups:
+        if not campaign.may_start():
             campaign.is_open = True
             results += [not_reached(name) for name in group]
+            continue
+        try:
+            with store_sentences("Training"):
+                results += _run_group(campaign, group, features)
+        except (StoreError, WeightsError) as error:
+            campaign.is_open = True
+            lost.append(error)
+            results += [CategoryResult(name, FAILED, decision=str(error)) for name in group]
+    if lost and len(lost) == len(groups):
+        raise lost[0]  # It was nothing that only one group met.
     features.bound_cache()
     _remember_not_reached(campaign, results)
     return results

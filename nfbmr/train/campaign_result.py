@@ -61,5 +61,5 @@ class CategoryResult:
 
 def not_reached(category: str) -> CategoryResult:
     """The row of a category that was not begun before the campaign's time was over."""
-    reason = "its time did not come: the same command goes on with it first"
+    reason = "its time did not come in this run: the same command goes on with it first"
     return CategoryResult(category, NOT_STARTED, decision=reason)

@@ -88,7 +88,10 @@ def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decis
         opponent = opponent_of(champion, fit.evidence, registry) if champion else None
         decision = decide(fit.evidence, fit.fitted_at, fit.false_alarm_rate, opponent, fit.gate)
         registry.note_decision(version, decision.as_dict(), decision.tags())
-        if not decision.promote or registry.promote(
+        if not decision.promote:
+            registry.challenge(fit.category)
+            return decision
+        if registry.promote(
             fit.category,
             version.version,
             {},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from ray.train import Checkpoint
 
 from nfbmr import cli
@@ -117,8 +118,8 @@ def test_a_second_night_is_judged_against_the_first(registry: Registry, tmp_path
     assert len({first.version, same.version, worse.version, older.version}) == 4
 
 
-class CutError(Exception):
-    """The connection, gone."""
+class CutError(MlflowException):
+    """The connection, gone, as MLflow's client says it."""
 
 
 class CuttingClient:
@@ -150,31 +151,34 @@ class CuttingClient:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("is_late", [False, True], ids=["unheard", "unanswered"])
+@pytest.mark.parametrize("cut", [0, 1], ids=["first version", "second version"])
 def test_a_registration_that_is_cut_at_any_call_is_finished_by_doing_it_again(
-    registry: Registry, tmp_path: Path, is_late: bool, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, tmp_path: Path, cut: int, is_late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Version, challenger or champion, and the ledger are what an undisturbed one leaves."""
     real = registry.client
     for number in range(1, 100):
-        category = f"bottle{number}{is_late:d}"
+        category = f"bottle{number}"
         fits = [
             finished_fit(tmp_path / f"{category}-{night}", night=night, category=category)
             for night in (2, 3)
         ]
-        register_finished(fits[0], registry, 0)
+        for fit in fits[:cut]:
+            register_finished(fit, registry, 0)
         cutting = CuttingClient(real, number, is_late)
         monkeypatch.setattr(registry, "_client", cutting)
-        with suppress(CutError):
-            register_finished(fits[1], registry, 0)
+        with suppress(RegistryError):
+            register_finished(fits[cut], registry, 0)
         monkeypatch.setattr(registry, "_client", real)
         if not cutting.was_cut:
             break
         later = time.time() + SETTLING_S + 1
         with monkeypatch.context() as tomorrow:
             tomorrow.setattr("time.time", lambda later=later: later)
-            version, decision = register_finished(fits[1], registry, 0)
-            assert (version.version, decision.promote) == ("2", True), number
+            for index, fit in enumerate(fits[cut:], cut + 1):
+                version, decision = register_finished(fit, registry, 0)
+                assert (version.version, decision.promote) == (str(index), True), number
             assert registry.champion(category) is not None
         assert registry.resolve(category, CHAMPION).version == "2", number
         assert registry.resolve(category, "previous").version == "1", number

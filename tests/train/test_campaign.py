@@ -1,9 +1,11 @@
 """A campaign on a real local Ray: parallel fits, a registry, a cache that is used again."""
 
+import errno
 import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -17,13 +19,16 @@ from nfbmr.data.layouts import discover
 from nfbmr.errors import DataError
 from nfbmr.progress import Progress
 from nfbmr.registry import CHAMPION, PREVIOUS, Registry, default_uri
+from nfbmr.train import campaign_features
 from nfbmr.train.campaign import (
     CampaignOptions,
     CampaignPaths,
     CategoryResult,
     run_campaign,
 )
+from nfbmr.train.code_version import code_version
 from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.night import Night
 from nfbmr.train.sample_pictures import HEATMAPS_FILE, LOSSES_FILE
 from nfbmr.train.split import split_normals
 from tests.conftest import Trained
@@ -42,6 +47,19 @@ def test_every_category_is_registered_as_champion_with_its_evidence(trained: Tra
         assert version.tags["nfbmr.gate"] == "passed"
         assert float(version.tags["nfbmr.synthetic_auroc"]) > 0.5
         assert version.tags["nfbmr.pictures_fitted"] == str(result.pictures)
+        detector = trained.registry.load(result.category)
+        assert version.tags["nfbmr.pictures_held_out"] == str(result.held_out)
+        assert version.tags["nfbmr.calibration_size"] == str(detector.calibration.n)
+        assert version.tags["nfbmr.weights_hash"] == detector.backbone["weights_hash"]
+        assert version.tags["nfbmr.code_version"] == code_version()
+        for name in ("data_fingerprint", "settings_fingerprint"):
+            assert len(version.tags[f"nfbmr.{name}"]) >= 16
+        run = trained.registry.client.get_run(version.run_id).data
+        assert run.params["fit.seed"] == str(trained.config.fit.seed)
+        assert run.metrics["flow_loss"] == pytest.approx(result.flow_loss)
+        packaging = trained.registry.read_file(version, "MLmodel")
+        assert packaging is not None
+        assert b"signature:" in packaging
         for name in (LOSSES_FILE, HEATMAPS_FILE):
             data = trained.registry.read_file(version, name)
             assert data is not None
@@ -235,3 +253,36 @@ def test_data_features_and_checkpoints_may_lie_in_an_object_store(
     assert [r.outcome for r in results] == ["registered"], results[0].decision
     assert results[0].pictures == trained.results[0].pictures
     assert store.glob(f"{s3_bucket}/nightly/features/**/*.features")
+
+
+def test_a_store_that_fails_for_some_categories_fails_no_others(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the same command goes on with those."""
+    first, second = sorted(result.category for result in trained.results)
+    registry = Registry(default_uri(str(tmp_path)))
+    paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
+    monkeypatch.setattr(campaign_features, "GROUP_PICTURES", 1)
+    real = Night.result
+
+    def out_of_order(self: Night, fit: str) -> dict[str, Any] | None:
+        if fit.startswith(f"{first}."):
+            raise OSError(errno.EIO, "the share is gone")
+        return real(self, fit)
+
+    def run() -> dict[str, tuple[str, str]]:
+        quiet = Progress(quiet=True)
+        results = run_campaign(
+            trained.factory.root, "mvtec", None, trained.config, paths, registry, quiet
+        )
+        return {result.category: (result.outcome, result.decision) for result in results}
+
+    with monkeypatch.context() as outage:
+        outage.setattr(Night, "result", out_of_order)
+        rows = run()
+    assert rows[first][0] == "failed"
+    assert "the share is gone" in rows[first][1]
+    assert "run the same command again" in rows[first][1]
+    assert rows[second][0] == "registered"
+    assert {outcome for outcome, _ in run().values()} == {"registered"}
+    assert {v.version for v in registry.list_versions()} == {"1"}

@@ -223,3 +223,22 @@ def test_nothing_is_begun_when_the_time_is_over(
     outcomes, seen = fit_all(tasks, tmp_path, QueueHooks(may_start=lambda: False))
     assert outcomes == {"one": NotStarted("one"), "two": NotStarted("two")}
     assert not seen
+
+
+def test_what_runs_when_the_time_is_over_is_finished(
+    healthy: CategoryTask, tmp_path: Path, local_ray: None
+) -> None:
+    """Both would fit at a time; the second is not begun any more."""
+    run = replace(healthy.config.run, cpus_per_fit=float(ray.cluster_resources()["CPU"]))
+    task = replace(healthy, config=replace(healthy.config, run=run))
+    tasks = [named(task, name, tmp_path) for name in ("one", "two")]
+    began: list[str] = []
+
+    def may_start() -> bool:
+        began.append("asked")
+        return len(began) == 1
+
+    outcomes, seen = fit_all(tasks, tmp_path, QueueHooks(may_start=may_start))
+    assert isinstance(outcomes["one"], Fitted)
+    assert outcomes["two"] == NotStarted("two")
+    assert set(seen) == {"one"}
