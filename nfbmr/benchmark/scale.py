@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nfbmr.score.listing_stream import CHUNK_PICTURES
+from nfbmr.score.planned_units import UNITS_PER_WAVE
 
-UNITS_PER_WAVE = 16_384
 LIST_PAGE = 1000
 LISTED_UNIT_BYTES = 626
 """Of the driver, for each unit's file in an object store when they are listed: on going on with a
@@ -33,9 +33,11 @@ class Costs:
     Attributes:
         gpu_per_s: pictures that one GPU scores per second, backbone and heads.
         decode_cpu_s: CPU seconds to decode and resize.
-        fetch_s: seconds that a thread is busy with the fetch of a picture, waiting included.
+        fetch_s: seconds of a fetch task for a picture, waiting included (a task reads several at
+            the same time).
         commit_s: seconds of an actor to write its rows.
-        plan_s: the driver's seconds to list and plan.
+        list_s: seconds until a picture is listed: a page's share, of pages asked for in parallel.
+        plan_s: the driver's seconds to plan what is listed.
         plan_bytes: the driver's memory while it plans, per picture of the chunk that it plans.
         unit_bytes: the driver's memory of one planned unit, for the whole run.
         unit_driver_s: the driver's seconds to send one unit through Ray Data.
@@ -51,6 +53,7 @@ class Costs:
     decode_cpu_s: float
     fetch_s: float
     commit_s: float
+    list_s: float
     plan_s: float
     plan_bytes: float
     unit_bytes: float
@@ -70,7 +73,8 @@ class Cluster:
     Attributes:
         gpus: one backbone actor each.
         cores_per_gpu: that decode, wherever they are.
-        fetches_per_gpu: pictures that are fetched at the same time for one GPU.
+        fetch_tasks_per_gpu: that run at the same time for one GPU: of a node with eight cores, two
+            are left to tasks of a quarter.
         network_bytes_per_s: of a GPU's node.
         store_gets_per_s: that the bucket answers.
         store_puts_per_s: likewise.
@@ -82,7 +86,7 @@ class Cluster:
 
     gpus: int
     cores_per_gpu: float = 8.0
-    fetches_per_gpu: float = 64.0
+    fetch_tasks_per_gpu: float = 8.0
     network_bytes_per_s: float = 1.25e9
     store_gets_per_s: float = 5500.0
     store_puts_per_s: float = 3500.0
@@ -168,7 +172,9 @@ def forecast(pictures: int, costs: Costs, cluster: Cluster, prices: Prices) -> F
     if starting_s > 0:
         stations["waves"] = pictures / starting_s
     slowest = min(stations, key=lambda name: stations[name])
-    plan_s, merge_s = pictures * costs.plan_s, merging_s(pictures, costs, cluster)
+    # The next chunk is listed while one is planned.
+    plan_s = pictures * max(costs.list_s, costs.plan_s)
+    merge_s = merging_s(pictures, costs, cluster)
     score_s = starting_s + pictures / pace_per_s
     driver_bytes = driver_memory(pictures, costs, cluster)
     requests = store_requests(pictures, costs, cluster)
@@ -219,7 +225,7 @@ def station_rates(costs: Costs, cluster: Cluster) -> dict[str, float]:
     return {
         "gpu": cluster.gpus * costs.gpu_per_s,
         "decode": cluster.gpus * cluster.cores_per_gpu / costs.decode_cpu_s,
-        "fetch": cluster.gpus * cluster.fetches_per_gpu / costs.fetch_s,
+        "fetch": cluster.gpus * cluster.fetch_tasks_per_gpu / costs.fetch_s,
         # An actor writes its units one after the other.
         "commit": cluster.gpus / costs.commit_s,
         "network": cluster.gpus * cluster.network_bytes_per_s / costs.encoded_bytes,
@@ -251,39 +257,45 @@ def store_requests(pictures: int, costs: Costs, cluster: Cluster) -> dict[str, i
 def check_against(
     jobs: Sequence[Mapping[str, Any]], costs: Costs, unit_size: int
 ) -> list[dict[str, Any]]:
-    """Predict measured jobs of several actors from the measured job with fewest.
+    """Predict measured jobs of several actors or nodes from the measured job with fewest.
 
     A machine without GPUs is a cluster whose "GPUs" are its actors, each as fast as the one that
     was measured, and whose cores do all of the work, not the decoding alone.
 
     Args:
         jobs: as ``benchmark.py throughput --workers 1 2`` writes them: ``actors``, ``cores``,
-            ``pictures``, ``per_s``, ``cpu_seconds``.
+            ``pictures``, ``per_s``, ``with_start_per_s``, ``cpu_seconds``, and ``nodes``.
         costs: of the driver and the store's requests; the rest is that of the first job.
         unit_size: of the jobs.
 
     Returns:
-        For each of the other jobs: measured and predicted pictures per second, the station that
-        set the pace, and the error.
+        For each of the other jobs: measured and predicted pictures per second with actors up, the
+        station that set the pace, and the error; the same of the whole job, from listing to the
+        finished files.
     """
-    ordered = sorted(jobs, key=lambda job: job["actors"])
+    ordered = sorted(jobs, key=lambda job: (job.get("nodes", 1), job["actors"]))
     base = ordered[0]
     per_actor = base["per_s"] / base["actors"]
     cpu_s = sum(base["cpu_seconds"].values()) / base["pictures"]
-    costs = replace(costs, gpu_per_s=per_actor, decode_cpu_s=cpu_s, wave_s=0.0)
+    costs = replace(costs, gpu_per_s=per_actor, decode_cpu_s=cpu_s)
     rows = []
     for job in ordered[1:]:
         actors = job["actors"]
         machine = Cluster(actors, cores_per_gpu=job["cores"] / actors, unit_size=unit_size)
         run = forecast(job["pictures"], costs, machine, Prices())
-        predicted = job["pictures"] / run.score_s
+        pace_s = run.score_s - waves(job["pictures"], machine) * costs.wave_s
+        predicted = job["pictures"] / pace_s
         rows.append(
             {
+                "nodes": job.get("nodes", 1),
                 "actors": actors,
                 "measured_per_s": job["per_s"],
                 "predicted_per_s": predicted,
                 "slowest": run.slowest,
                 "error": predicted / job["per_s"] - 1,
+                "measured_whole_per_s": job["with_start_per_s"],
+                "predicted_whole_per_s": run.per_s,
+                "whole_error": run.per_s / job["with_start_per_s"] - 1,
             }
         )
     return rows

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nfbmr.benchmark.scale import (
-    LISTED_UNIT_BYTES,
-    UNITS_PER_WAVE,
-    Cluster,
-    Costs,
-    station_rates,
-)
+from nfbmr.benchmark.scale import LISTED_UNIT_BYTES, Cluster, Costs, station_rates
 from nfbmr.score.listing_stream import CHUNK_PICTURES
+from nfbmr.score.planned_units import UNITS_PER_WAVE
 
 REMEDIES: Mapping[str, str] = {
     "gpu": "more or faster GPUs: this is as it should be",
@@ -52,7 +47,7 @@ def breaks(costs: Costs, cluster: Cluster) -> list[Break]:
         found.append((gpus, Break(name, f"{gpus:,.0f} GPUs", REMEDIES[name])))
     gpus = UNITS_PER_WAVE * cluster.unit_size / (costs.wave_s * costs.gpu_per_s)
     found.append((gpus, Break("waves", f"{gpus:,.0f} GPUs (half of them idle)", REMEDIES["waves"])))
-    gpus = 1 / (costs.plan_s * costs.gpu_per_s)
+    gpus = 1 / (max(costs.list_s, costs.plan_s) * costs.gpu_per_s)
     planning = f"{gpus:,.0f} GPUs (as long as the scoring)"
     found.append((gpus, Break("driver, planning", planning, REMEDIES["driver, planning"])))
     ordered = [entry for _, entry in sorted(found, key=lambda pair: pair[0])]

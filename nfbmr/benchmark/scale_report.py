@@ -42,6 +42,7 @@ def costs_of(
     driver: DriverCosts,
     gpu_per_s: float,
     encoded_bytes: float,
+    list_s: float,
     assumed: Sequence[str],
 ) -> Costs:
     """Costs from one measured job, the measured driver, and what is only assumed.
@@ -51,6 +52,7 @@ def costs_of(
         driver: measured on this machine.
         gpu_per_s: pictures per second of one GPU.
         encoded_bytes: of a picture.
+        list_s: seconds until a picture is listed.
         assumed: names of what was not measured.
     """
     pictures = job["pictures"]
@@ -61,6 +63,7 @@ def costs_of(
         decode_cpu_s=job["cpu_seconds"]["decode_cpu_s"] / pictures,
         fetch_s=job["seconds"]["fetch_s"] / pictures,
         commit_s=job["seconds"]["commit_s"] / pictures,
+        list_s=list_s,
         plan_s=driver.plan_s,
         plan_bytes=driver.plan_bytes,
         unit_bytes=driver.unit_bytes,
@@ -120,26 +123,30 @@ def scale_text(
     limits = [(b.limit, b.at, b.remedy) for b in breaks(costs, cluster)]
     checks = [
         (
+            c["nodes"],
             c["actors"],
             c["measured_per_s"],
             c["predicted_per_s"],
             "actors" if c["slowest"] == "gpu" else "cores",
             f"{c['error']:+.0%}",
+            c["measured_whole_per_s"],
+            c["predicted_whole_per_s"],
+            f"{c['whole_error']:+.0%}",
         )
         for c in check_against(jobs, costs, cluster.unit_size)
     ]
     parts = [table(runs, header), table(limits, ("what breaks", "at", "what moves it"))]
     if checks:
-        parts.append(
-            table(checks, ("actors", "measured images/s", "predicted", "slowest", "error"))
-        )
+        header = ("nodes", "actors", "measured images/s", "predicted", "slowest", "error")
+        header += ("measured, whole job", "predicted", "error")
+        parts.append(table(checks, header))
     slow = sorted({run.slowest for run in found})
     parts += [f"{name}: {REMEDIES[name]}." for name in slow]
     parts.append(
         f"A picture: {costs.decode_cpu_s * 1000:.1f} ms of decoding, {costs.fetch_s * 1000:.1f} ms "
         f"of fetching, {costs.commit_s * 1000:.2f} ms of commit, {costs.merge_s * 1000:.2f} ms of "
-        f"merge, {costs.plan_s * 1e6:.0f} us of planning; a unit: {costs.unit_driver_s * 1000:.1f} "
-        f"ms of the driver, {costs.unit_bytes:.0f} bytes; a wave: {costs.wave_s:.0f} s."
+        f"merge, {costs.list_s * 1e6:.0f} us of listing, {costs.plan_s * 1e6:.0f} us "
+        f"of planning; a unit: {costs.unit_driver_s * 1000:.1f} ms of the driver, {costs.unit_bytes:.0f} bytes; a wave: {costs.wave_s:.0f} s."
     )
     parts.append(f"Assumed, not measured: {', '.join(costs.assumed) or 'nothing'}.")
     return "\n\n".join(parts)

@@ -40,6 +40,7 @@ class JobRate:
         source: what it scored: kind of archive and place.
         actors: backbone actors.
         cores: of the cluster.
+        nodes: of the cluster.
         pictures: scored.
         per_s: images per second from the first finished unit to the last.
         with_start_per_s: with listing, planning, start of the actors and the final files.
@@ -52,6 +53,7 @@ class JobRate:
     source: str
     actors: int
     cores: float
+    nodes: int
     pictures: int
     per_s: float
     with_start_per_s: float
@@ -150,6 +152,7 @@ def time_job(
         source=named,
         actors=pool_sizes(settings, fitting_actors(settings), len(plan.units))[1],
         cores=float(ray.cluster_resources().get("CPU", 1.0)),
+        nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
         pictures=summary.pictures,
         per_s=clock.rate(),
         with_start_per_s=summary.pictures / elapsed_s,

@@ -37,14 +37,12 @@ from nfbmr.resources import FETCH_CPUS, actor_pool, cluster_gpus, decode_threads
 from nfbmr.score.decode import Decoder
 from nfbmr.score.fetch import Fetcher
 from nfbmr.score.plan import Plan
-from nfbmr.score.planned_units import PlannedUnit, Units
+from nfbmr.score.planned_units import UNITS_PER_WAVE, PlannedUnit, Units
 from nfbmr.score.scorer import Scorer
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.store_watch import StoreWatch
 from nfbmr.score.watchdog import finished_units_of
 from nfbmr.settings import IN_TASKS, RunSettings
-
-_UNITS_PER_WAVE = 16_384
 
 
 def score_units(
@@ -114,12 +112,12 @@ def _waves(left: Units, watch: StoreWatch) -> Iterator[tuple[Sequence[PlannedUni
 
     What Ray Data keeps of its input grows with it: a wave at a time keeps it small.
     """
-    for start in range(0, len(left), _UNITS_PER_WAVE):
-        yield left[start : start + _UNITS_PER_WAVE], False
+    for start in range(0, len(left), UNITS_PER_WAVE):
+        yield left[start : start + UNITS_PER_WAVE], False
     watch.check_any_read()
     held = left.named(watch.held)
-    for start in range(0, len(held), _UNITS_PER_WAVE):
-        yield held[start : start + _UNITS_PER_WAVE], True
+    for start in range(0, len(held), UNITS_PER_WAVE):
+        yield held[start : start + UNITS_PER_WAVE], True
 
 
 def _pipeline(

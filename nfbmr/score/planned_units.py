@@ -29,6 +29,10 @@ UNIT = pa.schema(
 """See ``PlannedUnit``."""
 
 
+UNITS_PER_WAVE = 16_384
+"""Units that go through Ray Data at a time: what it keeps of its input grows with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedUnit:
     """The smallest piece of work that is committed.

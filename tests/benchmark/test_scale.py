@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from nfbmr.benchmark.driver_cost import DriverCosts, made_up_pictures, made_up_scores
 from nfbmr.benchmark.scale import (
-    UNITS_PER_WAVE,
     Cluster,
     Costs,
     Prices,
@@ -25,13 +24,14 @@ from nfbmr.benchmark.scale_limits import breaks
 from nfbmr.benchmark.scale_report import costs_of, forecasts, read_jobs, scale_text
 from nfbmr.errors import ConfigError
 from nfbmr.score.plan import PICTURES
-from nfbmr.score.planned_units import cut_units
+from nfbmr.score.planned_units import UNITS_PER_WAVE, cut_units
 
 COSTS = Costs(
     gpu_per_s=300,
     decode_cpu_s=0.015,
     fetch_s=0.01,
     commit_s=0.001,
+    list_s=1e-5,
     plan_s=1.5e-5,
     plan_bytes=400,
     unit_bytes=180,
@@ -92,7 +92,7 @@ def simulated_s(pictures: int, costs: Costs, cluster: Cluster) -> float:
     cores = int(cluster.cores_per_gpu * cluster.gpus)
     stations = [
         (1, costs.unit_driver_s),
-        (int(cluster.fetches_per_gpu * cluster.gpus), costs.fetch_s * per_unit),
+        (int(cluster.fetch_tasks_per_gpu * cluster.gpus), costs.fetch_s * per_unit),
         (cores, costs.decode_cpu_s * per_unit),
         (cluster.gpus, per_unit / costs.gpu_per_s),
         (cluster.gpus, per_unit * costs.commit_s),
@@ -116,7 +116,7 @@ def simulated_s(pictures: int, costs: Costs, cluster: Cluster) -> float:
         (COSTS, Cluster(2)),
         (COSTS, Cluster(4, cores_per_gpu=2)),
         (replace(COSTS, unit_driver_s=0.2), Cluster(4)),
-        (replace(COSTS, fetch_s=1.0), Cluster(1, fetches_per_gpu=16)),
+        (replace(COSTS, fetch_s=1.0), Cluster(1, fetch_tasks_per_gpu=16)),
         (replace(COSTS, commit_s=0.02), Cluster(4)),
         (replace(COSTS, wave_s=3000), Cluster(4)),
     ],
@@ -144,8 +144,13 @@ def test_what_breaks_is_named_with_a_size_and_a_remedy() -> None:
 
 
 def test_a_measured_job_predicts_others_and_says_how_wrong_it_is() -> None:
-    two = {**JOB, "actors": 2, "per_s": 50.0}
-    (row,) = check_against([two, JOB], COSTS, 64)
+    two = {**JOB, "actors": 2, "per_s": 50.0, "nodes": 2}
+    (row,) = check_against([two, JOB], replace(COSTS, wave_s=10), 64)
+    assert row["nodes"] == 2
+    listed_s, merged_s = 1000 * COSTS.plan_s, 1000 * COSTS.merge_s
+    whole_s = 10 + 1000 / row["predicted_per_s"] + listed_s + merged_s
+    assert row["predicted_whole_per_s"] == pytest.approx(1000 / whole_s)
+    assert row["whole_error"] == pytest.approx(1000 / whole_s / 20 - 1)
     assert row["predicted_per_s"] == pytest.approx(60.0)
     assert row["error"] == pytest.approx(0.2)
     busy = {**JOB, "cpu_seconds": {"decode_cpu_s": 50.0}}
@@ -157,7 +162,7 @@ def test_the_tables_from_a_file_of_measured_jobs(tmp_path: Path) -> None:
     path = tmp_path / "throughput.json"
     path.write_text(json.dumps({"jobs": [JOB, {**JOB, "actors": 2, "per_s": 50.0}]}))
     jobs = read_jobs(str(path))
-    costs = costs_of(jobs[0], DRIVER, 300.0, 700_000, ["images/s of a GPU"])
+    costs = costs_of(jobs[0], DRIVER, 300.0, 700_000, 1e-5, ["images/s of a GPU"])
     assert costs.wave_s == pytest.approx(1000 / 20 - 1000 / 30 - 0.5 - 1000 * DRIVER.merge_s)
     found = forecasts(costs, Cluster(1), [1, 256], [10**7, 10**9], Prices())
     text = scale_text(costs, Cluster(1), found, jobs)

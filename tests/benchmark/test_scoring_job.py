@@ -11,6 +11,7 @@ def job(cpu_s: dict[str, float], wall_s: dict[str, float], per_s: float) -> JobR
         source="prefix, disk",
         actors=2,
         cores=2,
+        nodes=1,
         pictures=100,
         per_s=per_s,
         with_start_per_s=per_s / 2,

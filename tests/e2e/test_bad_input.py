@@ -11,6 +11,7 @@ from PIL import Image
 
 import jobs.benchmark
 import jobs.evaluate
+import jobs.pretrain
 import jobs.report
 import jobs.score
 import jobs.train
