@@ -146,7 +146,8 @@ def scale_text(
         f"A picture: {costs.decode_cpu_s * 1000:.1f} ms of decoding, {costs.fetch_s * 1000:.1f} ms "
         f"of fetching, {costs.commit_s * 1000:.2f} ms of commit, {costs.merge_s * 1000:.2f} ms of "
         f"merge, {costs.list_s * 1e6:.0f} us of listing, {costs.plan_s * 1e6:.0f} us "
-        f"of planning; a unit: {costs.unit_driver_s * 1000:.1f} ms of the driver, {costs.unit_bytes:.0f} bytes; a wave: {costs.wave_s:.0f} s."
+        f"of planning; a unit: {costs.unit_driver_s * 1000:.1f} ms of the driver, "
+        f"{costs.unit_bytes:.0f} bytes; a wave: {costs.wave_s:.0f} s."
     )
     parts.append(f"Assumed, not measured: {', '.join(costs.assumed) or 'nothing'}.")
     return "\n\n".join(parts)

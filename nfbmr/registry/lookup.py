@@ -114,7 +114,13 @@ class Lookup(Connection):
         with registry_errors(f"reading the decision on {model.name} v{model.version}", self.uri):
             root = self.client.get_run(model.run_id).info.artifact_uri
         data = read_file(replace(model, source=root), self.uri, DECISION_FILE)
-        return None if data is None else dict(json.loads(data))
+        try:
+            return None if data is None else dict(json.loads(data))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RegistryError(
+                f"{DECISION_FILE} of {model.name} v{model.version} is damaged "
+                f"({type(error).__name__}: {error}): fit the category again."
+            ) from None
 
     def load(self, category: str, alias_or_version: str = CHAMPION) -> Detector:
         """Resolve and load a detector.

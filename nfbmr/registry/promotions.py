@@ -26,6 +26,7 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from nfbmr.errors import RegistryError
 from nfbmr.registry.names import CHALLENGER, CHAMPION, LEDGER_TAG, PREVIOUS
 from nfbmr.registry.paging import pages
 
@@ -106,8 +107,18 @@ class Ledger:
         params = self._params()
         found: list[Promotion] = []
         while (text := params.get(_key(len(found)))) is not None:
-            found.append(Promotion(**json.loads(text)))
+            found.append(self._entry(len(found), text))
         return found
+
+    def _entry(self, number: int, text: str) -> Promotion:
+        try:
+            return Promotion(**json.loads(text))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RegistryError(
+                f"The parameter {_key(number)} of MLflow's run {self._run_id}, which keeps the "
+                f"promotions of {self.name}, is damaged ({type(error).__name__}: {error}): another "
+                "program wrote it. Its text must be a promotion's, as in the parameter before it."
+            ) from None
 
     def _params(self) -> dict[str, str]:
         params: dict[str, str] = self._client.get_run(self._run_id).data.params

@@ -52,9 +52,39 @@ def data_uri(output: str) -> str:
 
 
 def read_marker(output: str) -> dict[str, Any] | None:
-    """What the marker of a finished run says, or None where the run is not finished."""
-    data = storage.read(storage.join(output, MARKER))
-    return None if data is None else json.loads(data)
+    """What the marker of a finished run says, or None where the run is not finished.
+
+    Raises:
+        OutputError: it is damaged.
+    """
+    uri = storage.join(output, MARKER)
+    data = storage.read(uri)
+    if data is None:
+        return None
+    try:
+        marker = json.loads(data)
+        _check_marker(marker)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise OutputError(
+            f"{uri} is damaged ({type(error).__name__}: {error}): it is no marker of a finished "
+            "run. Delete it; the same command then finishes the run anew."
+        ) from error
+    return dict(marker)
+
+
+def _check_marker(marker: Any) -> None:
+    """Raises ``TypeError`` or ``KeyError`` where a part is missing or of another type."""
+    if not isinstance(marker, dict):
+        raise TypeError("no object")
+    if "files" not in marker:  # Of an older version, see ``finished_marker``.
+        return
+    parts = {"pictures": int, "failed": int, "nfbmr_version": str, "run": dict}
+    wrong = [name for name, kind in parts.items() if not isinstance(marker[name], kind)]
+    files = marker["files"]
+    if wrong or not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise TypeError(f"{', '.join(wrong) or 'files'} of another type")
+    if not isinstance(marker["run"]["run_id"], str):
+        raise TypeError("run_id of another type")
 
 
 def write_marker(output: str, contents: dict[str, Any]) -> None:

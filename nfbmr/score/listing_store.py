@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from nfbmr import storage
 from nfbmr.data.archives import list_slice
 from nfbmr.data.lister import Lister, SliceListing
+from nfbmr.errors import DataError
 from nfbmr.plain_columns import plain
 
 _NOTES = b"nfbmr.notes"
@@ -49,9 +50,10 @@ class ListingStore:
         uri = storage.join(self.folder, file)
         if file in self._names:
             data = storage.read(uri)
-            if data is not None:
+            kept = None if data is None else _from_parquet(data)
+            if kept is not None:
                 self.found += 1
-                return _from_parquet(data)
+                return kept
         listing = list_slice(lister, name)
         # Another driver of the run that has its plan removes the folder: nothing is lost.
         with suppress(FileNotFoundError):
@@ -73,7 +75,13 @@ def _to_parquet(listing: SliceListing) -> bytes:
     return data
 
 
-def _from_parquet(data: bytes) -> SliceListing:
-    table = plain(pq.read_table(pa.BufferReader(data)))
-    notes = json.loads(table.schema.metadata[_NOTES])
+def _from_parquet(data: bytes) -> SliceListing | None:
+    """A kept listing; None where the file is damaged: then the slice is listed anew."""
+    try:
+        table = plain(pq.read_table(pa.BufferReader(data)))
+        notes = json.loads((table.schema.metadata or {})[_NOTES])
+    except (pa.ArrowException, DataError, ValueError, KeyError, OSError):
+        return None
+    if not isinstance(notes, dict):
+        return None
     return SliceListing(table.replace_schema_metadata(None), notes)

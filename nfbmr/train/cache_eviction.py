@@ -20,6 +20,9 @@ from nfbmr.train.feature_cache import SUFFIX
 _USES = "last_used.json.gz"
 _ABANDONED_S = 86400.0
 _GIB = 2**30
+_GZIP = 31
+"""What zlib calls gzip's framing."""
+_LARGEST_USES_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,12 @@ def _uses(root: str) -> dict[str, float]:
     if data is None:
         return {}
     try:
-        uses: dict[str, float] = json.loads(gzip.decompress(data))
-    except (OSError, EOFError, ValueError, zlib.error):
+        # Bounded: whoever may write to the cache must not fill the driver's memory.
+        text = zlib.decompressobj(wbits=_GZIP).decompress(data, _LARGEST_USES_BYTES)
+        uses = json.loads(text)
+        return {str(name): float(used) for name, used in uses.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, zlib.error):
         return {}
-    return uses
 
 
 def _write_uses(root: str, uses: dict[str, float]) -> None:
