@@ -20,6 +20,7 @@ QUIET = Progress(quiet=True)
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_command_ends_with_both_ratios_in_one_object(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

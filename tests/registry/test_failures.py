@@ -151,8 +151,15 @@ class CuttingClient:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("is_late", [False, True], ids=["unheard", "unanswered"])
-@pytest.mark.parametrize("cut", [0, 1], ids=["first version", "second version"])
+@pytest.mark.parametrize(
+    ("cut", "is_late"),
+    [
+        pytest.param(0, False, id="first version, unheard", marks=pytest.mark.slow),
+        pytest.param(0, True, id="first version, unanswered"),
+        pytest.param(1, False, id="second version, unheard"),
+        pytest.param(1, True, id="second version, unanswered"),
+    ],
+)
 def test_a_registration_that_is_cut_at_any_call_is_finished_by_doing_it_again(
     registry: Registry, tmp_path: Path, cut: int, is_late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -225,6 +225,7 @@ def test_nothing_is_begun_when_the_time_is_over(
     assert not seen
 
 
+@pytest.mark.integration
 def test_what_runs_when_the_time_is_over_is_finished(
     healthy: CategoryTask, tmp_path: Path, local_ray: None
 ) -> None:
