@@ -17,7 +17,7 @@ def test_rates_ceilings_and_operations() -> None:
     rates = measure_device(config, sizes, Progress(quiet=True), torch.device("cpu"))
     values = rates.as_dict()
     numbers = [value for value in values.values() if isinstance(value, float)]
-    assert len(numbers) == 8
+    assert len(numbers) == 10
     assert all(value > 0 for value in numbers)
     # A picture of four times the pixels takes four times the operations.
     larger = load_config(None, ["backbone.image_size_px=128"], "small")

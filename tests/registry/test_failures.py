@@ -156,7 +156,7 @@ class CuttingClient:
     [
         pytest.param(0, False, id="first version, unheard", marks=pytest.mark.slow),
         pytest.param(0, True, id="first version, unanswered"),
-        pytest.param(1, False, id="second version, unheard"),
+        pytest.param(1, False, id="second version, unheard", marks=pytest.mark.slow),
         pytest.param(1, True, id="second version, unanswered"),
     ],
 )
