@@ -17,7 +17,7 @@ from nfbmr.errors import DataError, DecodeError
 from nfbmr.model.backbone import create_backbone
 from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.runner import BackboneRunner
-from nfbmr.resources import actor_pool, ray_data_session
+from nfbmr.resources import FETCH_CPUS, actor_pool, cluster_gpus, ray_data_session
 from nfbmr.settings import RunSettings
 from nfbmr.train.entry_names import defect_seed, entry_name
 from nfbmr.train.feature_cache import FeatureCache, is_among
@@ -118,7 +118,8 @@ def compute_features(
             _Decoder(settings, cache, known),
             batch_size=run.decode_batch_size,
             batch_format="pyarrow",
-            num_cpus=0.5,
+            # Beside an actor on a node of one core no more than this is left.
+            num_cpus=0.5 if cluster_gpus(run) > 0 else FETCH_CPUS,
         )
         results = decoded.map_batches(
             _FeatureActor,
