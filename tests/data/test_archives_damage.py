@@ -3,7 +3,9 @@
 import gzip
 import io
 import os
+import subprocess
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -190,3 +192,41 @@ def test_a_file_whose_name_is_not_utf8_is_a_problem(tmp_path: Path) -> None:
     listing = list_archive(str(tmp_path))
     assert [entry.member for entry in listing.entries] == ["a.png"]
     assert rb"b\xe4d.png" in listing.problems[0].encode()
+
+
+def test_a_zip_bomb_unpacks_no_more_than_its_directory_says(folder: Path) -> None:
+    """64 MiB of zeros behind a directory that says 1,000 bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("bomb.png", bytes(2**26))
+    data = bytearray(stream.getvalue())
+    place = data.index(b"PK\x01\x02") + 24
+    assert int.from_bytes(data[place : place + 4], "little") == 2**26
+    data[place : place + 4] = (1000).to_bytes(4, "little")
+    (entry,) = list_archive(save(folder, "bomb.zip", bytes(data))).entries
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"bomb\.png"):
+            read_entry(entry)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 2**23
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_a_sparse_member_is_a_problem_of_the_listing(tmp_path: Path, form: str) -> None:
+    """As GNU tar writes files with holes; what lies around them is read."""
+    (tmp_path / "a.png").write_bytes(b"first")
+    with (tmp_path / "hole.png").open("wb") as file:
+        file.truncate(2**22)
+        file.seek(2**20)
+        file.write(b"data between holes")
+    (tmp_path / "z.png").write_bytes(b"last")
+    command = ["tar", f"--format={form}", "--sparse", "-cf", "sparse.tar", "a.png", "hole.png"]
+    subprocess.run([*command, "z.png"], cwd=tmp_path, check=True)
+    listed = list_archive(str(tmp_path / "sparse.tar"))
+    assert [read_entry(entry) for entry in listed.entries] == [b"first", b"last"]
+    (problem,) = listed.problems
+    assert "hole.png" in problem
+    assert "sparse" in problem
