@@ -151,6 +151,46 @@ def test_mlflow_loads_the_champion_in_a_clean_process_without_unpickling(tmp_pat
         text=True,
         check=False,
     )
+    answers_as_the_detector_does(done)
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_mlflow_loads_it_in_an_environment_of_the_versions_own_requirements(
+    tmp_path: Path,
+) -> None:
+    """And nfbmr itself, which is in no index."""
+    registry = Registry(default_uri(str(tmp_path)))
+    version, _ = register_finished(finished_fit(tmp_path / "files"), registry, 0)
+    requirements = registry.read_file(version, "requirements.txt")
+    assert requirements is not None
+    (tmp_path / "requirements.txt").write_bytes(requirements)
+    uv, home = str(Path(sys.executable).with_name("uv")), tmp_path / "environment"
+    install = [uv, "pip", "install", "--quiet", "--system-certs", "--python", str(home)]
+    for command in (
+        [uv, "venv", "--quiet", "--python", sys.executable, str(home)],
+        [*install, "-r", str(tmp_path / "requirements.txt")],
+        [*install, "--no-deps", str(ROOT)],
+    ):
+        subprocess.run(command, check=True)
+    environment = {
+        "MLFLOW_TRACKING_URI": registry.uri,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+    }
+    done = subprocess.run(
+        [str(home / "bin" / "python"), "-c", CLEAN_PROCESS],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answers_as_the_detector_does(done)
+
+
+def answers_as_the_detector_does(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     expected = DetectorModel(make_detector()).predict([picture(0)])
