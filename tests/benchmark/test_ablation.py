@@ -94,6 +94,7 @@ def test_the_table_averages_categories_before_seeds() -> None:
     assert "98.7" in row
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_all_rows_in_one_object(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

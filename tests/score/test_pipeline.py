@@ -12,6 +12,7 @@ from nfbmr.score.run import ScoringRequest, score
 from tests.conftest import Trained
 
 
+@pytest.mark.integration
 def test_decoding_in_tasks_and_a_pool_that_grows(trained: Trained, tmp_path: Path) -> None:
     request = ScoringRequest((trained.factory.archive,), str(tmp_path / "actors"))
     other = replace(request, output=str(tmp_path / "tasks"))
