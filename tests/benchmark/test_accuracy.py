@@ -46,6 +46,7 @@ def test_false_alarms_are_judged_by_their_binomial_interval(alarms: int, holds: 
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_command_ends_with_every_variant_in_one_object(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

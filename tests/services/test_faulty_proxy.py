@@ -49,7 +49,7 @@ def first(count: int, fault: Fault) -> faulty.Choose:
     [
         faulty.SLOW_DOWN,
         faulty.reset,
-        faulty.reset_in_the_middle,
+        pytest.param(faulty.reset_in_the_middle, marks=pytest.mark.slow),  # half a minute
         faulty.truncated,
         faulty.slow(0.5),
     ],
