@@ -133,25 +133,36 @@ CLEAN_PROCESS = textwrap.dedent(
 )
 
 
-def test_mlflow_loads_the_champion_in_a_clean_process_without_unpickling(tmp_path: Path) -> None:
-    uri = default_uri(str(tmp_path))
-    register_finished(finished_fit(tmp_path / "files"), Registry(uri), 0)
-    environment = {
+def answers_as_the_detector_does(python: str, uri: str, folder: Path, **environment: str) -> None:
+    """MLflow loads the champion in a process that has nothing else, and it scores as it should."""
+    environment |= {
         "MLFLOW_TRACKING_URI": uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "PYTHONPATH": str(ROOT),
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
+        "HOME": str(folder),
     }
     done = subprocess.run(
-        [sys.executable, "-c", CLEAN_PROCESS],
+        [python, "-c", CLEAN_PROCESS],
         env=environment,
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    answers_as_the_detector_does(done)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    expected = DetectorModel(make_detector()).predict([picture(0)])
+    for scores in said["scores"]:
+        assert scores == pytest.approx([expected["score"][0]] * len(scores), rel=1e-5)
+    assert said["columns"][0] == said["outputs"] == list(expected.columns)
+    assert said["columns"][2] == [*said["outputs"], "anomaly_map"]
+    assert not said["ray"]
+
+
+def test_mlflow_loads_the_champion_in_a_clean_process_without_unpickling(tmp_path: Path) -> None:
+    uri = default_uri(str(tmp_path))
+    register_finished(finished_fit(tmp_path / "files"), Registry(uri), 0)
+    answers_as_the_detector_does(sys.executable, uri, tmp_path, PYTHONPATH=str(ROOT))
 
 
 @pytest.mark.integration
@@ -173,29 +184,4 @@ def test_mlflow_loads_it_in_an_environment_of_the_versions_own_requirements(
         [*install, "--no-deps", str(ROOT)],
     ):
         subprocess.run(command, check=True)
-    environment = {
-        "MLFLOW_TRACKING_URI": registry.uri,
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-    }
-    done = subprocess.run(
-        [str(home / "bin" / "python"), "-c", CLEAN_PROCESS],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    answers_as_the_detector_does(done)
-
-
-def answers_as_the_detector_does(done: subprocess.CompletedProcess[str]) -> None:
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    expected = DetectorModel(make_detector()).predict([picture(0)])
-    for scores in said["scores"]:
-        assert scores == pytest.approx([expected["score"][0]] * len(scores), rel=1e-5)
-    assert said["columns"][0] == said["outputs"] == list(expected.columns)
-    assert said["columns"][2] == [*said["outputs"], "anomaly_map"]
-    assert not said["ray"]
+    answers_as_the_detector_does(str(home / "bin" / "python"), registry.uri, tmp_path)

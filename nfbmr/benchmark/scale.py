@@ -285,13 +285,14 @@ def check_against(
         run = forecast(job["pictures"], costs, machine, Prices())
         pace_s = run.score_s - waves(job["pictures"], machine) * costs.wave_s
         predicted = job["pictures"] / pace_s
+        stations = station_rates(costs, machine)  # With actors up: without the waves.
         rows.append(
             {
                 "nodes": job.get("nodes", 1),
                 "actors": actors,
                 "measured_per_s": job["per_s"],
                 "predicted_per_s": predicted,
-                "slowest": run.slowest,
+                "slowest": min(stations, key=stations.__getitem__),
                 "error": predicted / job["per_s"] - 1,
                 "measured_whole_per_s": job["with_start_per_s"],
                 "predicted_whole_per_s": run.per_s,

@@ -121,25 +121,10 @@ def scale_text(
     )
     header += ("driver GiB", "unit files", "files", "requests", "cost")
     limits = [(b.limit, b.at, b.remedy) for b in breaks(costs, cluster)]
-    checks = [
-        (
-            c["nodes"],
-            c["actors"],
-            c["measured_per_s"],
-            c["predicted_per_s"],
-            "actors" if c["slowest"] == "gpu" else "cores",
-            f"{c['error']:+.0%}",
-            c["measured_whole_per_s"],
-            c["predicted_whole_per_s"],
-            f"{c['whole_error']:+.0%}",
-        )
-        for c in check_against(jobs, costs, cluster.unit_size)
-    ]
     parts = [table(runs, header), table(limits, ("what breaks", "at", "what moves it"))]
+    checks = check_against(jobs, costs, cluster.unit_size)
     if checks:
-        header = ("nodes", "actors", "measured images/s", "predicted", "slowest", "error")
-        header += ("measured, whole job", "predicted", "error")
-        parts.append(table(checks, header))
+        parts.append(_checks_table(checks))
     slow = sorted({run.slowest for run in found})
     parts += [f"{name}: {REMEDIES[name]}." for name in slow]
     parts.append(
@@ -151,3 +136,31 @@ def scale_text(
     )
     parts.append(f"Assumed, not measured: {', '.join(costs.assumed) or 'nothing'}.")
     return "\n\n".join(parts)
+
+
+def _checks_table(checks: Sequence[Mapping[str, Any]]) -> str:
+    """What ``check_against`` found, a row per measured job."""
+    rows: list[tuple[object, ...]] = [
+        (
+            c["nodes"],
+            c["actors"],
+            c["measured_per_s"],
+            c["predicted_per_s"],
+            "actors" if c["slowest"] == "gpu" else "cores",
+            f"{c['error']:+.0%}",
+            c["measured_whole_per_s"],
+            c["predicted_whole_per_s"],
+            f"{c['whole_error']:+.0%}",
+        )
+        for c in checks
+    ]
+    header: tuple[str, ...] = (
+        "nodes",
+        "actors",
+        "measured images/s",
+        "predicted",
+        "slowest",
+        "error",
+    )
+    header += ("measured, whole job", "predicted", "error")
+    return table(rows, header)

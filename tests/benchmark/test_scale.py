@@ -147,6 +147,7 @@ def test_a_measured_job_predicts_others_and_says_how_wrong_it_is() -> None:
     two = {**JOB, "actors": 2, "per_s": 50.0, "nodes": 2}
     (row,) = check_against([two, JOB], replace(COSTS, wave_s=10), 64)
     assert row["nodes"] == 2
+    assert row["slowest"] == "gpu", "starting actors is no part of the pace with actors up"
     listed_s, merged_s = 1000 * COSTS.plan_s, 1000 * COSTS.merge_s
     whole_s = 10 + 1000 / row["predicted_per_s"] + listed_s + merged_s
     assert row["predicted_whole_per_s"] == pytest.approx(1000 / whole_s)

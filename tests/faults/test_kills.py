@@ -42,6 +42,11 @@ def killed_at(
     driver.kill()
 
 
+def points(events: int, seed: int) -> list[int]:
+    """Some of so many events, and the last one."""
+    return [*random.Random(seed).sample(range(events - 1), POINTS - 1), events - 1]
+
+
 def test_while_planning(
     cluster: Cluster,
     environment: dict[str, str],
@@ -88,8 +93,7 @@ def test_while_merging_marking_and_cleaning_up(
     assert again.code == 0
     assert again.file_events >= POINTS
     marked = 0
-    last = again.file_events - 1
-    for event in [*random.Random(1).sample(range(last), POINTS - 1), last]:
+    for event in points(again.file_events, seed=1):
         shutil.rmtree(output)
         shutil.copytree(tmp_path / "scored", output)
         killed_at(cluster, environment, argv, str(output), event)
@@ -131,8 +135,7 @@ def test_while_retrying_what_failed(
     assert_same(rows_of(str(output)), undisturbed)
     assert undisturbed_retry.file_events >= POINTS
     cut = 0
-    last = undisturbed_retry.file_events - 1
-    for event in [*random.Random(3).sample(range(last), POINTS - 1), last]:
+    for event in points(undisturbed_retry.file_events, seed=3):
         shutil.rmtree(output)
         shutil.copytree(tmp_path / "failed", output)
         killed_at(cluster, environment, retry, str(output), event)
