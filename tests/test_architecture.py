@@ -15,6 +15,7 @@ PLUMBING = {
     "nfbmr.progress",
     "nfbmr.process_memory",
     "nfbmr.plain_columns",
+    "nfbmr.plain_values",
 }
 REGISTRY = {"nfbmr.registry", "nfbmr.model_version"}
 BELOW = FOUNDATION | PLUMBING | REGISTRY | {"nfbmr.model", "nfbmr.data"}
@@ -31,6 +32,7 @@ MIDDLE = {"nfbmr.train", "nfbmr.score", "nfbmr.report", "nfbmr.evaluate"}
 ALLOWED = {
     "nfbmr.errors": set(),
     "nfbmr.plain_columns": FOUNDATION,
+    "nfbmr.plain_values": set(),
     "nfbmr.process_memory": set(),
     "nfbmr.progress": FOUNDATION,
     "nfbmr.store_faults": FOUNDATION,

@@ -254,9 +254,7 @@ def store_requests(pictures: int, costs: Costs, cluster: Cluster) -> dict[str, i
     }
 
 
-def check_against(
-    jobs: Sequence[Mapping[str, Any]], costs: Costs, unit_size: int
-) -> list[dict[str, Any]]:
+def check_against(jobs: Sequence[Mapping[str, Any]], costs: Costs) -> list[dict[str, Any]]:
     """Predict measured jobs of several actors or nodes from the measured job with fewest.
 
     A machine without GPUs is a cluster whose "GPUs" are its actors, each as fast as the one that
@@ -264,9 +262,9 @@ def check_against(
 
     Args:
         jobs: as ``benchmark.py throughput --workers 1 2`` writes them: ``actors``, ``cores``,
-            ``pictures``, ``per_s``, ``with_start_per_s``, ``cpu_seconds``, and ``nodes``.
+            ``pictures``, ``unit_size``, ``per_s``, ``with_start_per_s``, ``cpu_seconds``, and
+            ``nodes``.
         costs: of the driver and the store's requests; the rest is that of the first job.
-        unit_size: of the jobs.
 
     Returns:
         For each of the other jobs: measured and predicted pictures per second with actors up, the
@@ -281,7 +279,8 @@ def check_against(
     rows = []
     for job in ordered[1:]:
         actors = job["actors"]
-        machine = Cluster(actors, cores_per_gpu=job["cores"] / actors, unit_size=unit_size)
+        cores_each = job["cores"] / actors
+        machine = Cluster(actors, cores_per_gpu=cores_each, unit_size=job["unit_size"])
         run = forecast(job["pictures"], costs, machine, Prices())
         pace_s = run.score_s - waves(job["pictures"], machine) * costs.wave_s
         predicted = job["pictures"] / pace_s

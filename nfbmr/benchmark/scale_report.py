@@ -26,8 +26,10 @@ def read_jobs(path: str) -> list[dict[str, Any]]:
     """
     try:
         jobs = json.loads(Path(path).read_text())["jobs"]
-        names = ("actors", "cores", "pictures", "per_s", "with_start_per_s", "list_s")
-        if not all(name in job for job in jobs for name in (*names, "seconds", "cpu_seconds")):
+        names = ("actors", "cores", "pictures", "unit_size", "per_s", "with_start_per_s")
+        if not all(
+            name in job for job in jobs for name in (*names, "list_s", "seconds", "cpu_seconds")
+        ):
             raise KeyError("seconds")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -122,7 +124,7 @@ def scale_text(
     header += ("driver GiB", "unit files", "files", "requests", "cost")
     limits = [(b.limit, b.at, b.remedy) for b in breaks(costs, cluster)]
     parts = [table(runs, header), table(limits, ("what breaks", "at", "what moves it"))]
-    checks = check_against(jobs, costs, cluster.unit_size)
+    checks = check_against(jobs, costs)
     if checks:
         parts.append(_checks_table(checks))
     slow = sorted({run.slowest for run in found})

@@ -25,8 +25,7 @@ _REMEDIES = {
     "fetch": "a store that is nearer or faster, or archives instead of many small files",
     "decode": "more cores (on GPU nodes run.decode_threads, or run.decode = 'tasks'), or smaller "
     "pictures",
-    "forward": "a GPU, more cores, backbone.precision = 'bfloat16', a smaller image size or "
-    "backbone",
+    "forward": "a GPU, more cores, backbone.precision = 'mixed', a smaller image size or backbone",
     "heads": "narrower heads (flow.hidden_channels, mapper.latent_channels), or a GPU",
     "commit": "a larger run.unit_size",
 }
@@ -42,6 +41,7 @@ class JobRate:
         cores: of the cluster.
         nodes: of the cluster.
         pictures: scored.
+        unit_size: pictures per unit.
         per_s: images per second from the first finished unit to the last.
         with_start_per_s: with listing, planning, start of the actors and the final files.
         list_s: listing and planning, wall-clock seconds.
@@ -55,6 +55,7 @@ class JobRate:
     cores: float
     nodes: int
     pictures: int
+    unit_size: int
     per_s: float
     with_start_per_s: float
     list_s: float
@@ -154,6 +155,7 @@ def time_job(
         cores=float(ray.cluster_resources().get("CPU", 1.0)),
         nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
         pictures=summary.pictures,
+        unit_size=settings.unit_size,
         per_s=clock.rate(),
         with_start_per_s=summary.pictures / elapsed_s,
         list_s=list_s,

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from nfbmr.errors import ConfigError, WeightsError
 from nfbmr.model import weights as weight_files
 from nfbmr.model.backbone_settings import BackboneSettings, with_defaults
-from nfbmr.model.network import create_network, last_feature_layer, normalisation
+from nfbmr.model.network import create_network, first_stage, last_feature_layer, normalisation
+from nfbmr.model.precision import MIXED
 from nfbmr.model.weights import EMBEDDED, PRETRAINED, RANDOM, SMALL_BACKBONE
 
 
@@ -225,7 +226,8 @@ def create_backbone(settings: BackboneSettings) -> Backbone:
     """Build the network, load its weights and cut it.
 
     Raises:
-        ConfigError: unknown network, layer or option, or an image size that does not fit.
+        ConfigError: unknown network, layer or option, an image size that does not fit, or mixed
+            precision for a network without stages.
         WeightsError: the weights cannot be found, read, reached or matched.
     """
     from_file = settings.weights not in (PRETRAINED, RANDOM)
@@ -237,6 +239,8 @@ def create_backbone(settings: BackboneSettings) -> Backbone:
             f"backbone.weights to '{PRETRAINED}' or to a safetensors file."
         )
     network = create_network(resolved)
+    if resolved.precision == MIXED:
+        first_stage(resolved.name, network)
     if not resolved.layer:
         layer = last_feature_layer(resolved.name, network)
         resolved = BackboneSettings(**{**asdict(resolved), "layer": layer})

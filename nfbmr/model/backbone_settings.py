@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nfbmr.errors import ConfigError
-from nfbmr.model.precision import FLOAT32, PRECISIONS
+from nfbmr.model.precision import BACKBONE_PRECISIONS, FLOAT32
 from nfbmr.model.weights import EMBEDDED, PRETRAINED, RANDOM, SMALL_BACKBONE, WeightsFile
 
 RESAMPLINGS = ("bilinear", "bicubic", "box", "lanczos")
@@ -33,8 +33,9 @@ class BackboneSettings:
             model's name), ``random`` (tests), or a path or ``s3://`` URI of a safetensors file.
         image_size_px: pictures are squeezed to this height and width; the paper uses 768.
         resampling: how they are squeezed; the same in training and scoring.
-        precision: of the forward passes, ``float32`` or ``bfloat16`` (where the device computes
-            with it); the same in training and scoring.
+        precision: of the forward passes, one of ``BACKBONE_PRECISIONS``: ``float32``, ``mixed`` or
+            ``bfloat16`` (the last two where the device computes with it); the same in training and
+            scoring.
         kwargs: further arguments of ``timm.create_model``.
     """
 
@@ -57,9 +58,10 @@ class BackboneSettings:
                 f"backbone.resampling = {self.resampling!r}: expected one of "
                 f"{', '.join(RESAMPLINGS)}."
             )
-        if self.precision not in PRECISIONS:
+        if self.precision not in BACKBONE_PRECISIONS:
             raise ConfigError(
-                f"backbone.precision = {self.precision!r}: expected one of {', '.join(PRECISIONS)}."
+                f"backbone.precision = {self.precision!r}: expected one of "
+                f"{', '.join(BACKBONE_PRECISIONS)}."
             )
 
 

@@ -86,11 +86,31 @@ def last_feature_layer(name: str, network: nn.Module) -> str:
     Raises:
         ConfigError: the network does not say what its layers are.
     """
-    info = getattr(network, "feature_info", None)
-    modules = [stage["module"] for stage in info] if isinstance(info, list) else []
-    if not modules:
+    stages = _stages(network)
+    if not stages:
         raise ConfigError(
             f"backbone.layer is not set and {name} does not say what its layers are: set it, for "
             "example backbone.layer = 'blocks.5'."
         )
-    return str(modules[-1])
+    return stages[-1]
+
+
+def first_stage(name: str, network: nn.Module) -> str:
+    """The module at whose end the first of the network's stages ends; ``mixed`` precision asks.
+
+    Raises:
+        ConfigError: the network does not say what its stages are.
+    """
+    stages = _stages(network)
+    if not stages:
+        raise ConfigError(
+            f"backbone.precision = 'mixed': {name} does not say what its stages are, so where "
+            "float32 ends is unknown: set backbone.precision to 'float32' or 'bfloat16'."
+        )
+    return stages[0]
+
+
+def _stages(network: nn.Module) -> list[str]:
+    """Dotted names of the modules that end a stage, in order; none where the network has none."""
+    info = getattr(network, "feature_info", None)
+    return [str(stage["module"]) for stage in info] if isinstance(info, list) else []

@@ -6,28 +6,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 FLOAT32 = "float32"
 BFLOAT16 = "bfloat16"
+MIXED = "mixed"
 PRECISIONS = (FLOAT32, BFLOAT16)
+"""Of the heads."""
+BACKBONE_PRECISIONS = (FLOAT32, MIXED, BFLOAT16)
+"""``mixed`` is float32 up to the end of the network's first stage and bfloat16 after it.
+
+Pictures of one product hardly differ in contrast, and what they differ in is small beside what all
+have in common: eight bits of it are lost in the first convolutions, and hardly any after them. The
+README has figures."""
 
 AUTOMATIC = "auto"
 REFERENCE = "reference"
 COMPILED = "compiled"
-FORWARD_MODES = (AUTOMATIC, REFERENCE, COMPILED, *PRECISIONS)
+FORWARD_MODES = (AUTOMATIC, REFERENCE, COMPILED, *BACKBONE_PRECISIONS)
 """How a backbone's forward passes are run:
 
 - ``auto``: in the precision that the detector was calibrated with, batch norms folded,
   channels last;
 - ``reference``: the network as it was published, in float32; slow;
 - ``compiled``: as ``auto``, and compiled by PyTorch's inductor; half a minute at an actor's start;
-- ``float32``, ``bfloat16``: as ``auto``, whatever the detector was calibrated with.
+- ``float32``, ``mixed``, ``bfloat16``: as ``auto``, whatever the detector was calibrated with.
 """
 
 
 def forward_precision(mode: str, calibrated: str) -> str:
     """The precision of a forward mode, given the one that the detector was calibrated with."""
-    if mode in PRECISIONS:
+    if mode in BACKBONE_PRECISIONS:
         return mode
     return FLOAT32 if mode == REFERENCE else calibrated
 
@@ -38,7 +47,7 @@ def used_precision(precision: str, device: torch.device) -> str:
     ``bfloat16`` is used where the device computes with it; on hardware that would only imitate it,
     float32 is.
     """
-    return BFLOAT16 if precision == BFLOAT16 and _computes_bfloat16(device) else FLOAT32
+    return precision if _computes_bfloat16(device) else FLOAT32
 
 
 @contextmanager
@@ -46,12 +55,34 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
     """The context in which a network of this precision runs on this device.
 
     Args:
-        precision: one of ``PRECISIONS``.
+        precision: one of ``BACKBONE_PRECISIONS``; ``mixed`` asks for a network that went through
+            ``start_in_float32``.
         device: where the network's tensors lie.
     """
-    enabled = used_precision(precision, device) == BFLOAT16
+    enabled = used_precision(precision, device) != FLOAT32
     with exact_convolutions(device), torch.autocast(device.type, torch.bfloat16, enabled=enabled):
         yield
+
+
+def start_in_float32(network: nn.Module, last: str, device: torch.device) -> None:
+    """In ``autocast``, let a network compute in float32 until one of its modules is done.
+
+    Args:
+        network: on its device; changed in place.
+        last: dotted name of the last module that computes in float32.
+        device: where the network's tensors lie.
+    """
+
+    # Only the state is set here: the context that ``autocast`` made puts it back, also where the
+    # forward pass ends before ``last`` does.
+    def begin(module: nn.Module, inputs: object) -> None:
+        torch.set_autocast_enabled(device.type, False)
+
+    def end(module: nn.Module, inputs: object, output: object) -> None:
+        torch.set_autocast_enabled(device.type, True)
+
+    network.register_forward_pre_hook(begin)
+    network.get_submodule(last).register_forward_hook(end, prepend=True)
 
 
 @contextmanager

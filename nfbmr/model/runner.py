@@ -16,12 +16,15 @@ from nfbmr.model.backbone import create_backbone
 from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.compilation import compiled, compiler
 from nfbmr.model.folding import folded
+from nfbmr.model.network import first_stage
 from nfbmr.model.precision import (
     AUTOMATIC,
     COMPILED,
+    MIXED,
     REFERENCE,
     autocast,
     forward_precision,
+    start_in_float32,
     used_precision,
 )
 
@@ -68,6 +71,11 @@ class BackboneRunner:
 
     def _make_fast(self, forward: str) -> None:
         self.backbone = folded(self.backbone).to(memory_format=torch.channels_last)
+        if self.numerics == MIXED:
+            network = self.backbone.network
+            last = first_stage(self.backbone.settings.name, network)
+            start_in_float32(network, last, self.device)
+            self.numerics = f"bfloat16 after {last}, float32 before"
         self.numerics += ", batch norms folded, channels last"
         self._network = self.backbone
         if forward == COMPILED and compiler() is None:

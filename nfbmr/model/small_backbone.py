@@ -5,6 +5,8 @@ Shapes: B pictures, C channels, H height, W width.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -41,6 +43,11 @@ class SmallBackbone(nn.Module):
         classes: outputs of the classification head; with 0 there are neither that head nor the
             one that marks defects, which only pretraining uses.
     """
+
+    feature_info: ClassVar[list[dict[str, str]]] = [
+        {"module": name} for name in ("stem", "layer1", "layer2", "layer3")
+    ]
+    """Its stages, as timm's networks tell theirs."""
 
     def __init__(self, classes: int = 0) -> None:
         super().__init__()

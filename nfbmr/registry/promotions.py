@@ -23,9 +23,10 @@ import os
 import socket
 import time
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
+from nfbmr import plain_values
 from nfbmr.errors import RegistryError
 from nfbmr.registry.names import CHALLENGER, CHAMPION, LEDGER_TAG, PREVIOUS
 from nfbmr.registry.paging import pages
@@ -80,6 +81,25 @@ class Promotion:
         values = {**asdict(self), "reason": self.reason[:_LONGEST_REASON]}
         return json.dumps(values, ensure_ascii=False)
 
+    @classmethod
+    def from_json(cls, text: str) -> Promotion:
+        """What ``to_json`` wrote.
+
+        Raises:
+            ValueError: it is no JSON, or a part is not known.
+            TypeError: a part is missing or of another type.
+            RecursionError: it is nested too deeply.
+        """
+        values = plain_values.mapping(json.loads(text))
+        plain_values.only(values, (each.name for each in fields(cls)))
+        for name in ("champion", "replaces"):
+            if values.get(name) is not None:
+                plain_values.text(values[name])
+        for name in ("kind", "reason", "by", "claim"):
+            plain_values.text(values.get(name, ""))
+        plain_values.number(values.get("at", 0.0))
+        return cls(**values)
+
 
 class Ledger:
     """The promotions of one registered model.
@@ -112,7 +132,7 @@ class Ledger:
 
     def _entry(self, number: int, text: str) -> Promotion:
         try:
-            return Promotion(**json.loads(text))
+            return Promotion.from_json(text)
         except (ValueError, TypeError, RecursionError) as error:
             raise RegistryError(
                 f"The parameter {_key(number)} of MLflow's run {self._run_id}, which keeps the "

@@ -1,7 +1,8 @@
 """What was listed so far, kept until the plan is made: a listing that was cut off goes on.
 
-Every slice of a source becomes a Parquet file of its own, named by what was listed: the archive,
-its version, the slice. The same command finds it again and does not list that slice a second time.
+Every slice of a source becomes a file of its own, named by what was listed: the archive, its
+version, the slice. The same command finds it again and does not list that slice a second time. The
+file is a digest and a Parquet file; where they do not fit, the slice is listed anew.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nfbmr.errors import DataError
 from nfbmr.plain_columns import plain
 
 _NOTES = b"nfbmr.notes"
+_DIGEST_BYTES = 16
 
 
 class ListingStore:
@@ -45,19 +47,18 @@ class ListingStore:
         """
         if self.folder is None:
             return list_slice(lister, name)
-        text = json.dumps(lister.identity(name))
-        file = f"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}.parquet"
+        file = f"{_digest(json.dumps(lister.identity(name)).encode()).hex()}.listing"
         uri = storage.join(self.folder, file)
         if file in self._names:
             data = storage.read(uri)
-            kept = None if data is None else _from_parquet(data)
+            kept = None if data is None else from_bytes(data)
             if kept is not None:
                 self.found += 1
                 return kept
         listing = list_slice(lister, name)
         # Another driver of the run that has its plan removes the folder: nothing is lost.
         with suppress(FileNotFoundError):
-            storage.write_atomically(uri, _to_parquet(listing))
+            storage.write_atomically(uri, to_bytes(listing))
         return listing
 
     def clear(self) -> None:
@@ -67,21 +68,27 @@ class ListingStore:
                 storage.remove_tree(self.folder)
 
 
-def _to_parquet(listing: SliceListing) -> bytes:
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+
+
+def to_bytes(listing: SliceListing) -> bytes:
+    """A listing as it is kept."""
     metadata = {**(listing.table.schema.metadata or {}), _NOTES: json.dumps(listing.notes)}
     sink = pa.BufferOutputStream()
     pq.write_table(listing.table.replace_schema_metadata(metadata), sink, compression="zstd")
     data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return _digest(data) + data
 
 
-def _from_parquet(data: bytes) -> SliceListing | None:
+def from_bytes(data: bytes) -> SliceListing | None:
     """A kept listing; None where the file is damaged: then the slice is listed anew."""
+    digest, data = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if digest != _digest(data):
+        return None
     try:
         table = plain(pq.read_table(pa.BufferReader(data)))
         notes = json.loads((table.schema.metadata or {})[_NOTES])
     except (pa.ArrowException, DataError, ValueError, KeyError, OSError):
-        return None
-    if not isinstance(notes, dict):
         return None
     return SliceListing(table.replace_schema_metadata(None), notes)

@@ -3,103 +3,30 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-
-from ray.train import Checkpoint
+from collections.abc import Sequence
+from dataclasses import replace
 
 from nfbmr import storage
 from nfbmr.config import Config
 from nfbmr.data.layouts import discover
 from nfbmr.data.sample import Sample
-from nfbmr.errors import STORE_FAULTS, StoreError, WeightsError
+from nfbmr.errors import StoreError, WeightsError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.store_faults import store_sentences
-from nfbmr.train.background import Background
 from nfbmr.train.campaign_features import CampaignFeatures, groups_of
+from nfbmr.train.campaign_fits import fit_and_register
 from nfbmr.train.campaign_result import FAILED, NOT_STARTED, CategoryResult, not_reached
-from nfbmr.train.category_finish import finish, fit_of
-from nfbmr.train.category_task import CategoryTask
-from nfbmr.train.category_tasks import Preparation, make_tasks, pictures_of, split_categories
-from nfbmr.train.features import compute_features
+from nfbmr.train.campaign_state import Campaign, CampaignOptions, CampaignPaths
+from nfbmr.train.category_finish import fit_of
+from nfbmr.train.category_tasks import Preparation, make_tasks, split_categories
 from nfbmr.train.fingerprints import fingerprint
-from nfbmr.train.fit import EpochLosses
-from nfbmr.train.fit_queue import QueueHooks, fit_categories
-from nfbmr.train.night import Night, open_night, tolerated
-from nfbmr.train.night_lease import Lease, held
-from nfbmr.train.ray_fit import Fitted, Outcome, outcome_of
+from nfbmr.train.night import open_night, tolerated
+from nfbmr.train.night_lease import held
 from nfbmr.train.split import Split
 from nfbmr.train.unchanged import unchanged_categories
 
 __all__ = ["CampaignOptions", "CampaignPaths", "CategoryResult", "run_campaign"]
-
-_REGISTERING_AT_ONCE = 4
-_WORST_SAID = 3
-
-
-@dataclass(frozen=True)
-class CampaignPaths:
-    """Where a campaign keeps things; folders or ``s3://`` prefixes.
-
-    Attributes:
-        features: the feature cache.
-        checkpoints: unfinished nights: states of fits, Ray Train's storage.
-    """
-
-    features: str
-    checkpoints: str
-
-    @property
-    def unregistered(self) -> str:
-        """Where finished detectors are kept that the registry did not take."""
-        return storage.join(self.checkpoints, "unregistered")
-
-    @classmethod
-    def under(cls, work_dir: str) -> CampaignPaths:
-        """The usual places in a work directory."""
-        root = storage.absolute_uri(work_dir)
-        return cls(storage.join(root, "features"), storage.join(root, "checkpoints"))
-
-
-@dataclass(frozen=True)
-class CampaignOptions:
-    """What a campaign leaves out.
-
-    Attributes:
-        only_changed: categories whose champion was fitted on the same pictures with the same
-            settings.
-        until: seconds since 1970 after which no category is begun; None for no end.
-    """
-
-    only_changed: bool = False
-    until: float | None = None
-
-    def may_start(self) -> bool:
-        """Whether another category may begin now."""
-        return self.until is None or time.time() < self.until
-
-
-@dataclass
-class _Campaign:
-    """What the steps of a campaign share."""
-
-    config: Config
-    paths: CampaignPaths
-    registry: Registry
-    progress: Progress
-    options: CampaignOptions
-    night: Night
-    lease: Lease
-    tasks: dict[str, CategoryTask] = field(default_factory=dict)
-    is_open: bool = False
-    """Whether the same command has something left to do."""
-
-    def may_start(self) -> bool:
-        """Whether another category may begin now."""
-        return self.options.may_start() and not self.lease.is_lost
 
 
 def run_campaign(
@@ -143,7 +70,7 @@ def run_campaign(
     with held(storage.join(nights, f"{key}.lease"), "The same command", progress) as lease:
         with store_sentences(f"Opening the night in {nights}"):
             night = open_night(nights, key, progress)
-        campaign = _Campaign(
+        campaign = Campaign(
             config, paths, registry, progress, options or CampaignOptions(), night, lease
         )
         splits, failed = split_categories(samples, config)
@@ -175,7 +102,7 @@ def _discovered(
     return chosen, [CategoryResult(name, FAILED, decision=reason) for name in missing]
 
 
-def _run(campaign: _Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
+def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
     """Everything after the splits; leaves out what has not changed, where that is wanted."""
     results: list[CategoryResult] = []
     features = CampaignFeatures(campaign.config, campaign.paths.features, campaign.progress)
@@ -203,12 +130,14 @@ def _run(campaign: _Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
     if lost and len(lost) == len(groups):
         raise lost[0]  # It was nothing that only one group met.
     features.bound_cache()
+    with tolerated(campaign.progress, "What is left of earlier fits could not be removed"):
+        campaign.night.forget_others(campaign.fits, splits.keys() - campaign.fits.keys())
     _remember_not_reached(campaign, results)
     return results
 
 
 def _run_group(
-    campaign: _Campaign, splits: dict[str, Split], features: CampaignFeatures
+    campaign: Campaign, splits: dict[str, Split], features: CampaignFeatures
 ) -> list[CategoryResult]:
     """Compute the features of some categories, and fit them."""
     index, broken = features.compute(splits)
@@ -224,115 +153,12 @@ def _run_group(
     campaign.tasks = {
         task.category: replace(task, state_root=night.states(fit_of(task, night))) for task in tasks
     }
-    return broken + failures + _fit_all(campaign, splits)
+    campaign.fits |= {task.category: fit_of(task, night) for task in tasks}
+    return broken + failures + fit_and_register(campaign, splits)
 
 
-def _remember_not_reached(campaign: _Campaign, results: Sequence[CategoryResult]) -> None:
+def _remember_not_reached(campaign: Campaign, results: Sequence[CategoryResult]) -> None:
     not_started = frozenset(r.category for r in results if r.outcome == NOT_STARTED)
     if not_started:
         with tolerated(campaign.progress, "The night could not remember what it did not reach"):
             campaign.night.keep_waiting(not_started)
-
-
-def _fit_all(campaign: _Campaign, splits: Mapping[str, Split]) -> list[CategoryResult]:
-    """Fit and register what this night has not finished yet."""
-    night, progress, tasks = campaign.night, campaign.progress, campaign.tasks
-    results = {name: row for name, task in tasks.items() if (row := _finished(night, task))}
-    fitted = {n: f for n, t in tasks.items() if n not in results and (f := _fitted(night, t))}
-    if night.is_resumed:
-        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(night.started_at))
-        progress.say(
-            f"Going on with the campaign that began at {began}: {len(results)} of {len(tasks)} "
-            f"categories are finished, {len(fitted)} more are fitted"
-        )
-    registering: Background[CategoryResult] = Background(_REGISTERING_AT_ONCE)
-    for waiting in fitted.values():
-        registering.run(partial(_finish, campaign, waiting))
-    left = [task for name, task in tasks.items() if name not in results and name not in fitted]
-    hooks = QueueHooks(
-        epoch=_epoch_lines(progress),
-        may_start=campaign.may_start,
-        repair=partial(_repair, campaign, splits),
-        fitted=partial(_note_fitted, campaign),
-    )
-    ordered = sorted(
-        left, key=lambda t: (t.category not in night.waited_for, -len(t.fit_entries), t.category)
-    )
-    for outcome in fit_categories(ordered, campaign.config.run, night.runs, hooks):
-        registering.run(partial(_finish, campaign, outcome))
-        results |= _said(registering.finished(), campaign)
-    results |= _said(registering.finished(wait=True), campaign)
-    return list(results.values())
-
-
-def _finished(night: Night, task: CategoryTask) -> CategoryResult | None:
-    row = night.result(fit_of(task, night))
-    try:
-        return None if row is None else CategoryResult(**row)
-    except TypeError:  # A row of another version of nfbmr.
-        return None
-
-
-def _fitted(night: Night, task: CategoryTask) -> Fitted | None:
-    """A detector that was fitted, but not registered any more before the campaign was cut short."""
-    noted = night.fitted(fit_of(task, night))
-    if noted is None:
-        return None
-    try:
-        outcome = outcome_of(task.category, Checkpoint(noted["checkpoint"]))
-    except (*STORE_FAULTS, StoreError, ValueError):
-        return None
-    return outcome if isinstance(outcome, Fitted) else None
-
-
-def _finish(campaign: _Campaign, outcome: Outcome) -> CategoryResult:
-    task = campaign.tasks[outcome.category]
-    keep_in = campaign.paths.unregistered
-    result, has_more_to_do = finish(outcome, task, campaign.night, campaign.registry, keep_in)
-    campaign.is_open |= has_more_to_do
-    return result
-
-
-def _note_fitted(campaign: _Campaign, task: CategoryTask, run: str, outcome: Fitted) -> None:
-    night = campaign.night
-    checkpoint = storage.join(night.runs, run, outcome.checkpoint.path.rpartition("/")[2])
-    with tolerated(
-        campaign.progress, f"The night could not remember that {task.category} is fitted"
-    ):
-        night.note_fitted(fit_of(task, night), run, checkpoint)
-
-
-def _repair(campaign: _Campaign, splits: Mapping[str, Split], task: CategoryTask) -> None:
-    """Look into every entry of a category, and compute anew what is damaged or gone."""
-    pictures = pictures_of(splits[task.category])
-    settings, run = campaign.config.backbone, campaign.config.run
-    index = compute_features(pictures, settings, campaign.paths.features, run, distrust=True)
-    campaign.progress.say(
-        f"{task.category}: {index.computed} features in the cache were damaged or gone; they were "
-        "computed anew"
-    )
-
-
-def _said(results: Sequence[CategoryResult], campaign: _Campaign) -> dict[str, CategoryResult]:
-    """Say what became of categories."""
-    for result in results:
-        campaign.progress.say(f"{result.category}: {result.outcome}; {result.decision}")
-        worst = [f"{w['uri']} ({w['deviation']:.1f})" for w in result.worst[:_WORST_SAID]]
-        if worst:
-            campaign.progress.say(
-                f"{result.category}: training pictures that fit worst (robust standard deviations "
-                f"from the median): {', '.join(worst)}"
-            )
-    return {result.category: result for result in results}
-
-
-def _epoch_lines(progress: Progress) -> Callable[[str, EpochLosses], None]:
-    """A line about every fifth of a stage, so that a log stays readable."""
-
-    def say(category: str, epoch: EpochLosses) -> None:
-        every = max(1, epoch.epochs // 5)
-        if epoch.epoch % every == 0 or epoch.epoch == epoch.epochs:
-            losses = ", ".join(f"{name} {value:.4f}" for name, value in epoch.losses.items())
-            progress.say(f"{category}: {epoch.stage} epoch {epoch.epoch}/{epoch.epochs}, {losses}")
-
-    return say

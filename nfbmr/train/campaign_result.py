@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from nfbmr import plain_values
+from nfbmr.train.worst import WorstPicture
 
 REGISTERED = "registered"
 FAILED = "failed"
@@ -57,6 +60,31 @@ class CategoryResult:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> CategoryResult:
+        """What ``as_dict`` gave.
+
+        Raises:
+            ValueError: a part is not known: another version of nfbmr wrote it.
+            TypeError: a part is missing or of another type.
+            KeyError: a part of a picture that fits badly is missing.
+        """
+        plain_values.only(row, (each.name for each in fields(cls)))
+        result = cls(**row)
+        for name in ("category", "outcome", "decision"):
+            plain_values.text(getattr(result, name))
+        for name in ("version", "aggregate"):
+            plain_values.text(getattr(result, name) or "")
+        for name in ("pictures", "held_out", "unreadable", "trimmed"):
+            plain_values.count(getattr(result, name))
+        for name in ("synthetic_auroc", "flow_loss", "mapper_loss", "seconds"):
+            plain_values.number(getattr(result, name) or 0.0)
+        plain_values.numbers(result.metrics)
+        plain_values.mapping(result.gate)
+        for worst in plain_values.items(result.worst):
+            WorstPicture.from_dict(worst)
+        return result
 
 
 def not_reached(category: str) -> CategoryResult:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from nfbmr import plain_values
 from nfbmr.config import Config
-from nfbmr.train import plain_values
 from nfbmr.train.fingerprints import fingerprint, settings_fingerprint
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.worst import WorstPicture
@@ -106,33 +106,14 @@ class FitReport:
         values = plain_values.mapping(json.loads((folder / REPORT_FILE).read_text()))
         plain_values.only(values, (each.name for each in fields(cls)))
         return cls(
-            losses=[epoch_of(row) for row in plain_values.items(values["losses"])],
+            losses=[EpochLosses.from_dict(row) for row in plain_values.items(values["losses"])],
             aggregate=plain_values.text(values["aggregate"]),
             synthetic_aurocs=plain_values.numbers(values["synthetic_aurocs"]),
             threshold=plain_values.number(values["threshold"]),
             p_value_floor=plain_values.number(values["p_value_floor"]),
             seconds=plain_values.number(values["seconds"]),
-            worst=[_worst_of(row) for row in plain_values.items(values.get("worst", []))],
+            worst=[
+                WorstPicture.from_dict(row) for row in plain_values.items(values.get("worst", []))
+            ],
             trimmed=plain_values.count(values.get("trimmed", 0)),
         )
-
-
-def epoch_of(row: Any) -> EpochLosses:
-    """An epoch of a JSON file; raises as ``plain_values`` does."""
-    values = plain_values.mapping(row)
-    return EpochLosses(
-        stage=plain_values.text(values["stage"]),
-        epoch=plain_values.count(values["epoch"]),
-        epochs=plain_values.count(values["epochs"]),
-        losses=plain_values.numbers(values["losses"]),
-    )
-
-
-def _worst_of(row: Any) -> WorstPicture:
-    values = plain_values.mapping(row)
-    return WorstPicture(
-        uri=plain_values.text(values["uri"]),
-        role=plain_values.text(values["role"]),
-        score=plain_values.number(values["score"]),
-        deviation=plain_values.number(values["deviation"]),
-    )

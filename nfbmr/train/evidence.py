@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from nfbmr.train import plain_values
+from nfbmr import plain_values
 
 EVIDENCE_FILE = "evidence.json"
 

@@ -6,10 +6,8 @@ import sys
 import time
 from dataclasses import asdict
 
-from nfbmr import storage
+from nfbmr import plain_values, storage
 from nfbmr.errors import STORE_FAULTS, StoreError
-from nfbmr.train import plain_values
-from nfbmr.train.category_task import epoch_of
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.fit_state import StageState
 
@@ -47,7 +45,7 @@ class FitCheckpoint:
                 self._say_damaged()
             return None
         try:
-            losses = [epoch_of(row) for row in state.notes["losses"]]
+            losses = [EpochLosses.from_dict(row) for row in state.notes["losses"]]
             self.seconds_before = plain_values.number(state.notes["seconds"])
         except (ValueError, KeyError, TypeError):
             self._say_damaged()

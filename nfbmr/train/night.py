@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,7 @@ from nfbmr.progress import Progress
 _KEPT_DAYS = 14.0
 _DAY_S = 86400.0
 _NIGHT = "night.json"
+_RUNS = "runs"
 _FITTED = ".fitted.json"
 _RESULT = ".result.json"
 
@@ -56,7 +57,7 @@ class Night:
     @property
     def runs(self) -> str:
         """Ray Train's storage."""
-        return storage.join(self.folder, "runs")
+        return storage.join(self.folder, _RUNS)
 
     def fit_name(self, category: str, fingerprint: str) -> str:
         """``<fit>``: one category's files of this night."""
@@ -97,6 +98,28 @@ class Night:
         """The finished detector cannot be used: the category has to be fitted again."""
         storage.remove_tree(storage.join(self.folder, fit + _FITTED))
 
+    def forget_others(self, fits: Mapping[str, str], spared: Collection[str]) -> None:
+        """Drop what was kept of fits that the command does not have any more.
+
+        A night that a failing category keeps open would otherwise gather the fits of all pictures
+        that its categories ever had.
+
+        Args:
+            fits: names of the fits that the command has now, by category.
+            spared: further categories whose fits stay, whatever they are.
+        """
+        for name in storage.list_folders(self.folder):
+            if name != _RUNS and _is_gone(name, fits, spared):
+                storage.remove_tree(self.states(name))
+        for name in storage.list_names(self.folder):
+            fit = name.removesuffix(_RESULT).removesuffix(_FITTED)
+            if fit == name or not _is_gone(fit, fits, spared):
+                continue
+            fitted = self._read(name) if name.endswith(_FITTED) else None
+            if fitted is not None and "run" in fitted:
+                storage.remove_tree(storage.join(self.runs, str(fitted["run"])))
+            storage.remove_files(self.folder, [name])
+
     def keep_waiting(self, categories: frozenset[str]) -> None:
         """The night was cut: the same command goes on with these categories first."""
         values = {"started_at": self.started_at, "used_at": time.time()}
@@ -117,6 +140,11 @@ class Night:
 
     def _write(self, name: str, values: dict[str, Any]) -> None:
         storage.write_atomically(storage.join(self.folder, name), json.dumps(values).encode())
+
+
+def _is_gone(fit: str, fits: Mapping[str, str], spared: Collection[str]) -> bool:
+    category = fit.rpartition(".")[0]
+    return category not in spared and fits.get(category) != fit
 
 
 def open_night(root: str, key: str, progress: Progress) -> Night:

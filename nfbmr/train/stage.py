@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from nfbmr import plain_values
 from nfbmr.errors import FitError
 from nfbmr.fit_settings import FitSettings
 from nfbmr.model.precision import autocast, exact_convolutions
@@ -40,6 +41,17 @@ class EpochLosses:
     epoch: int
     epochs: int
     losses: dict[str, float]
+
+    @classmethod
+    def from_dict(cls, row: Any) -> EpochLosses:
+        """An epoch of a JSON file; raises as ``plain_values`` does, or ``KeyError``."""
+        values = plain_values.mapping(row)
+        return cls(
+            stage=plain_values.text(values["stage"]),
+            epoch=plain_values.count(values["epoch"]),
+            epochs=plain_values.count(values["epochs"]),
+            losses=plain_values.numbers(values["losses"]),
+        )
 
 
 Report = Callable[[EpochLosses], None]

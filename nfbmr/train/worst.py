@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfbmr import plain_values
+
 FITTED = "fitted"
 HELD_OUT = "held out"
 CROSS_FITTED = "cross-fitted"
@@ -42,6 +44,17 @@ class WorstPicture:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, row: Any) -> WorstPicture:
+        """A row of a JSON file; raises as ``plain_values`` does, or ``KeyError``."""
+        values = plain_values.mapping(row)
+        return cls(
+            uri=plain_values.text(values["uri"]),
+            role=plain_values.text(values["role"]),
+            score=plain_values.number(values["score"]),
+            deviation=plain_values.number(values["deviation"]),
+        )
 
 
 def deviations(score_N: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ JOB = {
     "actors": 1,
     "cores": 2.0,
     "pictures": 1000,
+    "unit_size": 64,
     "per_s": 30.0,
     "with_start_per_s": 20.0,
     "list_s": 0.5,
@@ -145,7 +146,7 @@ def test_what_breaks_is_named_with_a_size_and_a_remedy() -> None:
 
 def test_a_measured_job_predicts_others_and_says_how_wrong_it_is() -> None:
     two = {**JOB, "actors": 2, "per_s": 50.0, "nodes": 2}
-    (row,) = check_against([two, JOB], replace(COSTS, wave_s=10), 64)
+    (row,) = check_against([two, JOB], replace(COSTS, wave_s=10))
     assert row["nodes"] == 2
     assert row["slowest"] == "gpu", "starting actors is no part of the pace with actors up"
     listed_s, merged_s = 1000 * COSTS.plan_s, 1000 * COSTS.merge_s
@@ -155,7 +156,7 @@ def test_a_measured_job_predicts_others_and_says_how_wrong_it_is() -> None:
     assert row["predicted_per_s"] == pytest.approx(60.0)
     assert row["error"] == pytest.approx(0.2)
     busy = {**JOB, "cpu_seconds": {"decode_cpu_s": 50.0}}
-    (row,) = check_against([busy, two], COSTS, 64)
+    (row,) = check_against([busy, two], COSTS)
     assert row["predicted_per_s"] == pytest.approx(40.0), "two cores do no more than that"
 
 

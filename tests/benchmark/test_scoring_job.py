@@ -13,6 +13,7 @@ def job(cpu_s: dict[str, float], wall_s: dict[str, float], per_s: float) -> JobR
         cores=2,
         nodes=1,
         pictures=100,
+        unit_size=64,
         per_s=per_s,
         with_start_per_s=per_s / 2,
         list_s=1.0,

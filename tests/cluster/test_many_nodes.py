@@ -87,12 +87,29 @@ class Nodes:
         """Kill the worker node that has been there longest, with everything on it; add another.
 
         Raises:
-            AssertionError: the job had ended before.
+            AssertionError: the job had ended before, or nothing of it ran there.
         """
-        self.cluster.remove_node(self.workers.pop(0), allow_graceful=False)
+        oldest = self.workers.pop(0)
+        assert self.actors_on(oldest), "no actor would have been lost with the node"
+        self.cluster.remove_node(oldest, allow_graceful=False)
         status = self.client.get_job_status(job)
         assert status == JobStatus.RUNNING, f"the job was {status.value} when the node went"
         self.add()
+
+    def actors_on(self, node: object) -> list[str]:
+        """Classes of the actors that live on a node."""
+        answer = requests.get(
+            f"{self.client.get_address()}/api/v0/actors",
+            params={"limit": "1000", "detail": "true"},
+            headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"},
+            timeout=30,
+        )
+        answer.raise_for_status()
+        return [
+            actor["class_name"]
+            for actor in answer.json()["data"]["result"]["result"]
+            if actor["state"] == "ALIVE" and actor["node_id"] == node.node_id  # type: ignore[attr-defined]
+        ]
 
     def submit(self, job: str, *arguments: str) -> str:
         """Submit one of ``jobs/``; returns the submission's id."""
@@ -261,9 +278,10 @@ def test_a_submitted_job_is_followed_and_a_second_of_its_name_is_the_first(
 
 def rows(output: str) -> dict[str, tuple[object, ...]]:
     """What does not differ from run to run, by picture; none is there twice."""
-    found = read_scores(output).select(["image_uri", "status", "error", "score"]).to_pylist()
+    same = ("status", "error", "p_value", "is_anomalous", "threshold", "model_version")
+    found = read_scores(output).select(["image_uri", "score", *same]).to_pylist()
     by_name = {
-        row["image_uri"]: (row["status"], row["error"], row["score"] and f"{row['score']:.4g}")
+        row["image_uri"]: (row["score"] and f"{row['score']:.4g}", *(row[name] for name in same))
         for row in found
     }
     assert len(by_name) == len(found)

@@ -14,16 +14,20 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from nfbmr.data.lister import SliceListing
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import Detector
 from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import Heads, HeadsSettings
 from nfbmr.model.mapper import MapperSettings
 from nfbmr.model_version import ModelVersion
+from nfbmr.registry.promotions import Promotion
+from nfbmr.score.listing_store import to_bytes
 from nfbmr.score.plan import Plan, PlannedModel, PlannedPicture, pictures_table
 from nfbmr.score.plan_files import PLAN_FOLDER, save_plan
 from nfbmr.score.planned_units import cut_units
 from nfbmr.score.schema import missing_map, score_schema
+from nfbmr.train.campaign_result import CategoryResult
 from nfbmr.train.category_task import REPORT_FILE
 from nfbmr.train.evidence import EVIDENCE_FILE
 from nfbmr.train.feature_cache import FeatureCache
@@ -273,3 +277,46 @@ def _parquet(table: pa.Table, row_group_size: int) -> bytes:
     pq.write_table(table, sink, row_group_size=row_group_size)
     data: bytes = sink.getvalue().to_pybytes()
     return data
+
+
+def category_result() -> bytes:
+    """The row of a category that is finished."""
+    worst = {"uri": "/a/1.png", "role": "fitted", "score": 1.5, "deviation": 7.0}
+    result = CategoryResult(
+        "bottle", "registered", "3", 60, 15, 1, 0, "mean", 0.98, 0.5, None, {"threshold": 1.5}
+    )
+    result.worst, result.gate, result.promoted = [worst], {"agreement": 0.9, "by": None}, True
+    return json.dumps(result.as_dict()).encode()
+
+
+def marker() -> bytes:
+    """What a finished run says of itself."""
+    values = {
+        "pictures": 10,
+        "failed": 1,
+        "nfbmr_version": "0.1.0",
+        "files": ["part-00000.parquet"],
+        "run": {"run_id": "run", "sources": ["/a"]},
+    }
+    return json.dumps(values).encode()
+
+
+def promotion() -> bytes:
+    """An entry of a model's ledger."""
+    return (
+        Promotion("2", "1", "gate", "better", 1764000000.0, "night@host", "0" * 32)
+        .to_json()
+        .encode()
+    )
+
+
+def listing() -> bytes:
+    """A kept slice of a listing."""
+    rows = pa.table({"member": ["a.png", "b.png"], "length": [1, 2]})
+    return to_bytes(SliceListing(rows, {"problems": []}))
+
+
+def cache_uses() -> bytes:
+    """When the entries of a feature cache were used."""
+    uses = {f"{BACKBONE_KEY}/{ENTRY}/{ENTRY}.features": 1764000000.0}
+    return gzip.compress(json.dumps(uses).encode(), mtime=0)

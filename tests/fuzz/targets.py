@@ -3,20 +3,29 @@
 A target may raise an ``NfbmrError``: that is the promise. Everything else is a finding.
 """
 
+import gzip
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.train import summary_table
 from nfbmr.config import load_config
 from nfbmr.data.archives import list_archive, read_entry
 from nfbmr.data.decoding import decode_and_resize, decode_mask
 from nfbmr.data.picture_file import DecodeLimits
+from nfbmr.errors import DataError, RegistryError
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.progress import Progress
+from nfbmr.registry.promotions import Promotion
 from nfbmr.score.category_rule import CategoryRule
+from nfbmr.score.dataset import MARKER, read_marker
+from nfbmr.score.listing_store import from_bytes
 from nfbmr.score.plan_files import PLAN_FOLDER, load_plan, row_group, unit_pictures
 from nfbmr.score.units import UNITS_FOLDER, read_failed, read_unit
+from nfbmr.train.cache_eviction import evict
+from nfbmr.train.campaign_result import CategoryResult
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.finished import FinishedFit
 from nfbmr.train.fit_checkpoint import FitCheckpoint
@@ -148,6 +157,50 @@ def _night(data: bytes, folder: Path) -> None:
     open_night(str(folder), "key", Progress(quiet=True))
 
 
+def _result(data: bytes, folder: Path) -> None:
+    """A finished category's row, as a night that goes on reads it."""
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):  # ``Night`` takes it for none.
+        return
+    if isinstance(values, dict):
+        try:
+            row = CategoryResult.from_dict(values)
+        except (TypeError, ValueError, KeyError) as error:  # So does who asks for it.
+            raise DataError(str(error)) from error
+        summary_table([row])
+
+
+def _marker(data: bytes, folder: Path) -> None:
+    (folder / MARKER).write_bytes(data)
+    read_marker(str(folder))
+
+
+def _listing(data: bytes, folder: Path) -> None:
+    if from_bytes(data) is not None and data != seeds.listing():
+        raise AssertionError("a changed listing was trusted")
+
+
+def _ledger(data: bytes, folder: Path) -> None:
+    try:
+        entry = Promotion.from_json(data.decode("utf-8", "replace"))
+    except (TypeError, ValueError, RecursionError) as error:  # ``Ledger`` says where it stands.
+        raise RegistryError(str(error)) from error
+    f"{entry.champion} {entry.at:.0f} {entry.reason.upper()}"
+
+
+def _uses(data: bytes, folder: Path) -> None:
+    seeds.features(folder)
+    (folder / "last_used.json.gz").write_bytes(data)
+    evict(str(folder), seeds.BACKBONE_KEY, [seeds.ENTRY], limit_gib=1e-9)
+    if not any(folder.rglob("*.features")):
+        raise AssertionError("an entry that is needed was removed")
+
+
+def _packed_uses(data: bytes, folder: Path) -> None:
+    _uses(gzip.compress(data), folder)
+
+
 def _fit_state(data: bytes, folder: Path) -> None:
     path = folder / "fit.safetensors"
     path.write_bytes(data)
@@ -203,6 +256,12 @@ def targets(folder: Path) -> dict[str, Target]:
             for name, data in sorted(seeds.finished_files(folder / "finished").items())
         ),
         Target("night", [seeds.night()], _json, _night),
+        Target("category-result", [seeds.category_result()], _json, _result),
+        Target("marker", [seeds.marker()], _json, _marker),
+        Target("ledger", [seeds.promotion()], _json, _ledger),
+        Target("listing", [seeds.listing()], _bytes, _listing),
+        Target("cache-uses", [seeds.cache_uses()], _bytes, _uses),
+        Target("cache-uses-json", [gzip.decompress(seeds.cache_uses())], _json, _packed_uses),
         Target("fit-state", [seeds.fit_state()], _bytes, _fit_state),
         Target("parquet", [seeds.parquet_archive()], _bytes, _archive(".parquet")),
         Target("parquet-manifest", [seeds.parquet_manifest()], _bytes, _parquet_manifest),

@@ -11,7 +11,7 @@ import torch
 
 from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.flow import Flow, FlowSettings
-from nfbmr.model.precision import BFLOAT16, FLOAT32, exact_convolutions
+from nfbmr.model.precision import BFLOAT16, FLOAT32, MIXED, exact_convolutions
 from nfbmr.model.runner import BackboneRunner
 from nfbmr.train.device_memory import free_memory_bytes
 from nfbmr.train.fit import EpochLosses, fit_heads
@@ -73,7 +73,7 @@ def test_float32_is_float32_and_the_setting_is_put_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("forward", "limit"), [(FLOAT32, 1e-5), (BFLOAT16, 0.05), ("compiled", 1e-5)]
+    ("forward", "limit"), [(FLOAT32, 1e-5), (MIXED, 0.05), (BFLOAT16, 0.05), ("compiled", 1e-5)]
 )
 def test_features_are_those_of_the_cpu(forward: str, limit: float) -> None:
     pixels_BHWC = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)

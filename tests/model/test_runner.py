@@ -12,6 +12,7 @@ from nfbmr.model.precision import (
     BFLOAT16,
     COMPILED,
     FLOAT32,
+    MIXED,
     REFERENCE,
     forward_precision,
     used_precision,
@@ -59,6 +60,76 @@ def test_bfloat16_is_used_where_the_processor_has_it(pixels_BHWC: NDArray[np.uin
         assert error(y_BCHW, expected_BCHW) == 0
 
 
+needs_bfloat16 = pytest.mark.skipif(
+    used_precision(BFLOAT16, CPU) == FLOAT32, reason="the processor has no bfloat16"
+)
+
+
+@needs_bfloat16
+def test_mixed_is_float32_up_to_the_first_stage_and_bfloat16_after(
+    pixels_BHWC: NDArray[np.uint8],
+) -> None:
+    runner = BackboneRunner(SMALL, device=CPU, forward=MIXED)
+    seen: dict[str, torch.dtype] = {}
+    for name in ("stem", "layer1.0.conv1", "layer3.1.conv2"):
+        runner.backbone.network.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.__setitem__(name, output.dtype),
+            prepend=True,
+        )
+    y_BCHW = runner.features_of(pixels_BHWC)
+    assert seen == {
+        "stem": torch.float32,
+        "layer1.0.conv1": torch.bfloat16,
+        "layer3.1.conv2": torch.bfloat16,
+    }
+    expected_BCHW, _ = features(pixels_BHWC, FLOAT32)
+    assert 1e-4 < error(y_BCHW, expected_BCHW) < 0.1
+    assert runner.numerics.startswith("bfloat16 after stem, float32 before, batch norms folded")
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@needs_bfloat16
+def test_mixed_keeps_more_of_what_pictures_of_low_contrast_differ_in(real_weights: str) -> None:
+    settings = BackboneSettings(weights=real_weights, image_size_px=128)
+    levels = np.random.default_rng(0).integers(120, 126, (6, 128, 128, 3), dtype=np.uint8)
+    own = {}
+    for forward in (FLOAT32, MIXED, BFLOAT16):
+        y_BCHW = BackboneRunner(settings, device=CPU, forward=forward).features_of(levels)
+        own[forward] = y_BCHW - y_BCHW.mean(0, keepdim=True)
+    assert error(own[MIXED], own[FLOAT32]) < 0.75 * error(own[BFLOAT16], own[FLOAT32])
+
+
+@needs_bfloat16
+@pytest.mark.parametrize(
+    ("name", "layer", "last"),
+    [
+        ("mobilenetv2_100", "blocks.6", "blocks.0"),
+        ("resnet18", "layer3", "act1"),
+        ("vit_tiny_patch16_224", "blocks.3", "blocks.0"),
+    ],
+)
+def test_networks_of_timm_know_where_float32_ends(name: str, layer: str, last: str) -> None:
+    settings = BackboneSettings(
+        name=name, layer=layer, weights="random", image_size_px=64, precision=MIXED
+    )
+    runner = BackboneRunner(settings, device=CPU)
+    assert runner.numerics.startswith(f"bfloat16 after {last}, float32 before")
+    pixels_BHWC = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    y_BCHW = runner.features_of(pixels_BHWC)
+    assert y_BCHW.dtype == torch.float32
+    assert y_BCHW.shape[1:] == runner.backbone.shape
+
+
+@needs_bfloat16
+def test_a_cut_before_the_first_stage_ends_leaves_all_in_float32(
+    pixels_BHWC: NDArray[np.uint8],
+) -> None:
+    early = BackboneSettings(image_size_px=64, layer="stem.0", precision=MIXED)
+    y_BCHW = BackboneRunner(early, device=CPU).features_of(pixels_BHWC)
+    expected_BCHW = BackboneRunner(early, device=CPU, forward=FLOAT32).features_of(pixels_BHWC)
+    assert torch.equal(y_BCHW, expected_BCHW)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 8])
 def test_the_size_of_a_batch_changes_rounding_only(
     pixels_BHWC: NDArray[np.uint8], batch_size: int
@@ -75,12 +146,13 @@ def test_buffers_and_arrays_are_the_same(pixels_BHWC: NDArray[np.uint8]) -> None
     assert torch.equal(runner.features(buffers), runner.features_of(pixels_BHWC))
 
 
-@pytest.mark.parametrize("calibrated", [FLOAT32, BFLOAT16])
+@pytest.mark.parametrize("calibrated", [FLOAT32, MIXED, BFLOAT16])
 def test_which_precision_a_mode_means(calibrated: str) -> None:
     assert forward_precision(AUTOMATIC, calibrated) == calibrated
     assert forward_precision(COMPILED, calibrated) == calibrated
     assert forward_precision(REFERENCE, calibrated) == FLOAT32
     assert forward_precision(FLOAT32, calibrated) == FLOAT32
+    assert forward_precision(MIXED, calibrated) == MIXED
     assert forward_precision(BFLOAT16, calibrated) == BFLOAT16
 
 
@@ -96,9 +168,13 @@ def test_without_a_compiler_it_is_said(
 
 @pytest.mark.slow
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
-def test_compiled_passes_change_rounding_only(pixels_BHWC: NDArray[np.uint8]) -> None:
+@pytest.mark.parametrize(("precision", "limit"), [(FLOAT32, 1e-5), (MIXED, 0.02)])
+def test_compiled_passes_change_rounding_only(
+    pixels_BHWC: NDArray[np.uint8], precision: str, limit: float
+) -> None:
     """Two batches, the second not full."""
-    expected_BCHW, _ = features(pixels_BHWC, REFERENCE)
-    y_BCHW, numerics = features(pixels_BHWC, COMPILED, 3)
-    assert numerics.endswith(", compiled")
-    assert error(y_BCHW, expected_BCHW) < 1e-5
+    settings = BackboneSettings(image_size_px=64, precision=precision)
+    runner = BackboneRunner(settings, batch_size=3, device=CPU, forward=COMPILED)
+    expected_BCHW, _ = features(pixels_BHWC, precision)
+    assert runner.numerics.endswith(", compiled")
+    assert error(runner.features_of(pixels_BHWC), expected_BCHW) < limit

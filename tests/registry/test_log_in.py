@@ -1,7 +1,10 @@
-"""A server with the log-in and the arguments of the manifests: who may read, who may register."""
+"""The registry of the manifests: PostgreSQL, artifacts straight in a store, a log-in.
 
-import re
+Who may read, who may register; the server never handles an artifact.
+"""
+
 import secrets
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +16,10 @@ from nfbmr.errors import RegistryError
 from nfbmr.registry import CHAMPION, Registry
 from nfbmr.train.registration import register_finished
 from tests.registry.finished_fit import finished_fit
-from tests.services.mlflow_server import running_mlflow
+from tests.services.mlflow_server import running_mlflow, settings_of_the_readme
+from tests.services.postgres import DatabaseServer, create_database
 from tests.services.processes import free_ports
+from tests.services.swift import ObjectStore
 
 pytestmark = [
     pytest.mark.integration,
@@ -26,36 +31,40 @@ CLUSTER = Path(__file__).parents[2] / "cluster"
 ADMIN, PASSWORD = "admin", secrets.token_hex(12)
 
 
-def settings_of_the_readme(database: str) -> str:
-    """``basic_auth.ini`` as the README has it written, with another database."""
-    (template,) = re.findall(
-        r"printf '(\[mlflow\].*)' \"\$PASSWORD\"", (CLUSTER / "README.md").read_text()
-    )
-    lines = template.split("\\n")
-    return "\n".join(
-        f"database_uri = {database}" if line.startswith("database_uri") else line for line in lines
-    )
-
-
-def arguments_of_the_manifest(port: int) -> list[str]:
-    """The arguments that say who may ask, for loopback's name instead of the cluster's."""
+def arguments_of_the_manifest(port: int, bucket: str) -> list[str]:
+    """The server's arguments, with loopback's name and a test's bucket instead of the cluster's."""
+    own = {
+        "--host": None,
+        "--port": None,
+        "--workers": None,
+        "--allowed-hosts": f"127.0.0.1:{port}",
+        "--default-artifact-root": f"{bucket}/mlflow",
+    }
     for each in yaml.safe_load_all((CLUSTER / "kubernetes" / "mlflow.yaml").read_text()):
         if each["kind"] == "Deployment":
             (container,) = each["spec"]["template"]["spec"]["containers"]
-            found = [text for text in container["args"] if text.startswith(("--app", "--allowed"))]
-            assert len(found) == 2
+            given = dict(text.partition("=")[::2] for text in container["args"])
+            assert own.keys() < given.keys()
+            kept = {name: own.get(name, value) for name, value in given.items()}
             return [
-                f"--allowed-hosts=127.0.0.1:{port}" if text.startswith("--allowed") else text
-                for text in found
+                f"{name}={value}" if value else name
+                for name, value in kept.items()
+                if value is not None
             ]
     raise AssertionError("no deployment of MLflow")
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    (tmp_path / "basic_auth.ini").write_text(
-        settings_of_the_readme(f"sqlite:///{tmp_path}/auth.db")
-    )
+def server(
+    tmp_path: Path,
+    postgres: DatabaseServer,
+    postgres_uri: str,
+    swift: ObjectStore,
+    swift_bucket: str,
+) -> Iterator[str]:
+    """Its clients have the store's credentials, as the jobs have; it has none."""
+    users = create_database(postgres, f"users_{uuid.uuid4().hex}")
+    (tmp_path / "basic_auth.ini").write_text(settings_of_the_readme(users))
     environment = {
         "MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "basic_auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
@@ -63,13 +72,8 @@ def server(tmp_path: Path) -> Iterator[str]:
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
     }
     (port,) = free_ports(1)
-    with running_mlflow(
-        f"sqlite:///{tmp_path}/mlflow.db",
-        str(tmp_path / "artifacts"),
-        environment,
-        port,
-        arguments_of_the_manifest(port),
-    ) as uri:
+    arguments = arguments_of_the_manifest(port, swift_bucket)
+    with running_mlflow(postgres_uri, None, environment, port, arguments) as uri:
         yield uri
 
 
@@ -96,6 +100,7 @@ def test_who_may_read_and_who_may_register(
     log_in(monkeypatch, ADMIN, PASSWORD)
     version, decision = register_finished(fit, Registry(server), 0)
     assert decision.promote
+    assert version.source.startswith("s3://")
     users = AuthServiceClient(server)
     reader, night = secrets.token_hex(12), secrets.token_hex(12)
     users.create_user("reader", reader)

@@ -1,17 +1,19 @@
 """What is asked of an object store, as the actions of its access policies."""
 
 import fnmatch
+import io
 import json
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-_LINE = re.compile(r'"(?P<method>[A-Z]+) (?P<target>\S+) HTTP/1\.\d" (?P<status>\d+)')
+from moto.server import ThreadedMotoServer
+
+_KEY = re.compile(r"<Key>(.*?)</Key>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,13 @@ class Request:
         return f"arn:aws:s3:::{self.bucket}" + (f"/{self.key}" if self.key else "")
 
 
-def parsed(method: str, target: str) -> Request:
-    """The action that a request needs.
+def parsed(method: str, target: str, body: bytes = b"") -> list[Request]:
+    """The actions that a request needs: one, or one for each object of a bulk delete.
+
+    Args:
+        method: of HTTP.
+        target: path and query.
+        body: of a POST.
 
     Raises:
         ValueError: the request is of a kind that is not known here.
@@ -39,12 +46,15 @@ def parsed(method: str, target: str) -> Request:
     if not key:
         of_bucket = {"GET": "s3:ListBucket", "HEAD": "s3:ListBucket", "PUT": "s3:CreateBucket"}
         if method == "POST" and "delete" in names:
-            return Request("s3:DeleteObject", bucket, "*")
+            keys = [unescape(found) for found in _KEY.findall(body.decode())]
+            if not keys:
+                raise ValueError(f"{method} {target} names no object: {body[:200]!r}")
+            return [Request("s3:DeleteObject", bucket, each) for each in keys]
         if method == "GET" and names & {"location", "versions", "uploads", "acl", "policy"}:
             raise ValueError(f"{method} {target}")
-        return Request(of_bucket[method], bucket, "")
+        return [Request(of_bucket[method], bucket, "")]
     if method == "DELETE" and "uploadId" in names:
-        return Request("s3:AbortMultipartUpload", bucket, key)
+        return [Request("s3:AbortMultipartUpload", bucket, key)]
     if method == "GET" and names & {"uploadId", "acl", "tagging", "versionId"}:
         raise ValueError(f"{method} {target}")
     of_object = {
@@ -54,35 +64,50 @@ def parsed(method: str, target: str) -> Request:
         "POST": "s3:PutObject",
         "DELETE": "s3:DeleteObject",
     }
-    return Request(of_object[method], bucket, key)
+    return [Request(of_object[method], bucket, key)]
 
 
-class _Recorder(logging.Handler):
-    """Reads the access log of the test's server, which runs in this process."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
+_Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-@contextmanager
-def recorded() -> Iterator[list[Request]]:
-    """The requests that the server answers while the block runs."""
-    log = logging.getLogger("werkzeug")
-    recorder, before = _Recorder(), log.level
-    requests: list[Request] = []
-    log.addHandler(recorder)
-    log.setLevel(logging.INFO)
-    try:
-        yield requests
-    finally:
-        log.removeHandler(recorder)
-        log.setLevel(before)
-        found = [_LINE.search(line) for line in recorder.lines]
-        requests += [parsed(match["method"], match["target"]) for match in found if match]
+class Recorder:
+    """Stands before a test's server and writes down what it is asked for.
+
+    Args:
+        application: the server's.
+
+    Attributes:
+        requests: since ``taken`` was called last, in order.
+    """
+
+    def __init__(self, application: _Application) -> None:
+        self.application = application
+        self.requests: list[Request] = []
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        target = environ["PATH_INFO"]
+        if environ.get("QUERY_STRING"):
+            target += "?" + environ["QUERY_STRING"]
+        body = b""
+        if environ["REQUEST_METHOD"] == "POST":
+            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            environ["wsgi.input"] = io.BytesIO(body)
+        self.requests += parsed(environ["REQUEST_METHOD"], target, body)
+        return self.application(environ, start_response)
+
+    @classmethod
+    def before(cls, server: ThreadedMotoServer) -> "Recorder":
+        """Put one before a server that has started."""
+        recorder = cls(server._server.app)
+        server._server.app = recorder
+        return recorder
+
+    def taken(self) -> list[Request]:
+        """The requests so far, which are forgotten here."""
+        requests, self.requests = self.requests, []
+        return requests
 
 
 @dataclass(frozen=True)
@@ -100,11 +125,7 @@ class Policy:
         return {
             (action, resource)
             for action, resource in self.pairs()
-            if action == request.action
-            and (
-                fnmatch.fnmatchcase(request.resource, resource)
-                or (request.key == "*" and resource.endswith("/*"))
-            )
+            if action == request.action and fnmatch.fnmatchcase(request.resource, resource)
         }
 
     def pairs(self) -> set[tuple[str, str]]:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
 
 from nfbmr.data.procedural import FactorySettings, generate_factory
-from tests.security.packed_contents import contents
-from tests.security.s3_requests import Policy, Request, recorded
+from tests.security.packed_contents import contents, forms
+from tests.security.s3_requests import Policy, Recorder, Request
+from tests.services.mlflow_server import running_mlflow, settings_of_the_readme
 
 # Three minutes: make test-slow.
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
@@ -100,8 +102,41 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     store.call_s3("create_bucket", Bucket=BUCKET)
     store.put(f"{factory.root}/", f"{BUCKET}/parts/", recursive=True)
     store.put(factory.archive, f"{BUCKET}/archive/line7.tar")
-    registry = f"sqlite:///{folder}/mlflow.db"
-    MlflowClient(registry, registry).create_experiment("nfbmr", f"s3://{BUCKET}/mlflow")
+    with registry_with_a_log_in(folder, tmp_path_factory.mktemp("users")) as registry:
+        yield run_of_jobs(folder, endpoint, registry, Recorder.before(server))
+    server.stop()
+
+
+@contextmanager
+def registry_with_a_log_in(folder: Path, users: Path) -> Iterator[str]:
+    """An MLflow server that lets in the planted user only; yields its address.
+
+    Args:
+        folder: for its database, which is searched for secrets.
+        users: for its database of users, which is not.
+    """
+    (users / "basic_auth.ini").write_text(settings_of_the_readme(f"sqlite:///{users}/auth.db"))
+    environment = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(users / "basic_auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "x" * 64,
+        "MLFLOW_AUTH_ADMIN_USERNAME": SECRETS["MLFLOW_TRACKING_USERNAME"],
+        "MLFLOW_AUTH_ADMIN_PASSWORD": SECRETS["MLFLOW_TRACKING_PASSWORD"],
+    }
+    database, artifacts = f"sqlite:///{folder}/mlflow.db", str(users / "unused")
+    with (
+        running_mlflow(
+            database, artifacts, environment, further=["--app-name=basic-auth"]
+        ) as registry,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            patch.setenv(name, SECRETS[name])
+        MlflowClient(registry, registry).create_experiment("nfbmr", f"s3://{BUCKET}/mlflow")
+        yield registry
+
+
+def run_of_jobs(folder: Path, endpoint: str, registry: str, recorder: Recorder) -> Run:
+    """Train and score from the bucket to the bucket; then one of each that fails."""
     train = (
         f"jobs.train --data s3://{BUCKET}/parts --layout mvtec --work-dir s3://{BUCKET}/nfbmr"
         f" --registry {registry} --preset small --set backbone.image_size_px=96"
@@ -117,17 +152,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         .replace("{{", "{")
         .replace("}}", "}")
     )
-    with recorded() as training:
-        output = job(folder, endpoint, train)
-    with recorded() as scoring:
-        output += job(folder, endpoint, score)
+    recorder.taken()
+    output = job(folder, endpoint, train)
+    training = recorder.taken()
+    output += job(folder, endpoint, score)
+    scoring = recorder.taken()
     output += job(
         folder, endpoint, train.replace(f"s3://{BUCKET}/parts", "s3://no-such-bucket/x"), 3
     )
     wrong = "postgresql+psycopg2://planted-user-0004:planted-password-0005@127.0.0.1:9/mlflow"
     output += job(folder, endpoint, score.replace(registry, wrong).replace("scores/1", "s/2"), 6)
-    yield Run(folder, endpoint, output, training, scoring)
-    server.stop()
+    return Run(folder, endpoint, output, training, scoring)
 
 
 def of_bucket(requests: list[Request]) -> list[Request]:
@@ -178,7 +213,9 @@ def test_no_secret_is_in_anything_that_was_written_or_printed(run: Run) -> None:
         names.append(name)
         found = contents(data)
         for variable, secret in SECRETS.items():
-            assert secret.encode() not in found, f"{variable} is in {name}"
+            user = SECRETS["MLFLOW_TRACKING_USERNAME"] if "MLFLOW" in variable else ""
+            for form in forms(secret, user):
+                assert form not in found, f"{variable} is in {name}"
     written = "\n".join(names)
     for place in ("scores/1/_plan/", "scores/1/_SUCCESS", "mlflow.db", "mlflow/", "logs/"):
         assert place in written, f"nothing was written to {place}: the test looks at too little"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from nfbmr import storage
 from nfbmr.config import Config
 from nfbmr.data.content import content_hash
 from nfbmr.data.decoding import decode_rgb
@@ -19,7 +20,7 @@ from nfbmr.data.layouts import discover
 from nfbmr.errors import DataError
 from nfbmr.progress import Progress
 from nfbmr.registry import CHAMPION, PREVIOUS, Registry, default_uri
-from nfbmr.train import campaign_features
+from nfbmr.train import campaign_features, category_finish
 from nfbmr.train.campaign import (
     CampaignOptions,
     CampaignPaths,
@@ -287,3 +288,57 @@ def test_a_store_that_fails_for_some_categories_fails_no_others(
     assert rows[second][0] == "registered"
     assert {outcome for outcome, _ in run().values()} == {"registered"}
     assert {v.version for v in registry.list_versions()} == {"1"}
+
+
+class Told(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("place", ["disk", "object store"])
+def test_a_detector_that_is_fitted_is_registered_later_without_a_new_fit(
+    place: str,
+    trained: Trained,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """The store of the registry's artifacts fails behind the fit; the same command goes on."""
+    category = trained.results[0].category
+    work_dir = str(tmp_path)
+    if place == "object store":
+        work_dir = f"{request.getfixturevalue('s3_bucket')}/{tmp_path.name}"
+    paths = replace(CampaignPaths.under(work_dir), features=str(trained.work_dir / "features"))
+    registry = Registry(default_uri(str(tmp_path)))
+
+    def run() -> tuple[CategoryResult, Told]:
+        told = Told()
+        (result,) = run_campaign(
+            trained.factory.root, "mvtec", [category], trained.config, paths, registry, told
+        )
+        return result, told
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EIO, "the artifact store is gone")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(category_finish, "register", refuse)
+        result, told = run()
+    assert result.outcome == "failed"
+    assert "the artifact store is gone" in result.decision
+    assert [line for line in told.lines if "flow epoch" in line]
+
+    result, told = run()
+    assert (result.outcome, result.version) == ("registered", "1")
+    assert [line for line in told.lines if "0 of 1 categories are finished, 1 more are" in line]
+    assert not [line for line in told.lines if "epoch" in line]
+    assert not storage.list_folders(storage.join(paths.checkpoints, "nights"))
+    again = Registry(default_uri(str(tmp_path))).load(category)
+    assert again.threshold == pytest.approx(trained.registry.load(category).threshold, rel=1e-4)

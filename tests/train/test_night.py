@@ -45,6 +45,25 @@ def test_the_same_command_goes_on_until_the_night_is_closed(root: str) -> None:
     assert not open_night(root, "command", QUIET).is_resumed
 
 
+def test_what_is_left_of_fits_that_are_gone_is_removed(root: str) -> None:
+    """A category that fails every night must not make the night's folder grow for ever."""
+    night = open_night(root, "command", QUIET)
+    kept, gone, done = (night.fit_name("bottle.2", digit * 16) for digit in "012")
+    spared = night.fit_name("cable", "3" * 16)
+    for fit in (kept, gone, spared):
+        storage.write_atomically(storage.join(night.states(fit), "fit.safetensors"), b"state")
+        storage.write_atomically(storage.join(night.runs, f"run-{fit}", "x"), b"detector")
+        night.note_fitted(fit, f"run-{fit}", storage.join(night.runs, f"run-{fit}"))
+    night.note_result(done, {"version": "7"})
+    night.forget_others({"bottle.2": kept}, {"cable"})
+    assert set(storage.list_tree(night.folder)) == {
+        "night.json",
+        *(f"{fit}.fitted.json" for fit in (kept, spared)),
+        *(f"{fit}/fit.safetensors" for fit in (kept, spared)),
+        *(f"runs/run-{fit}/x" for fit in (kept, spared)),
+    }
+
+
 def test_categories_that_had_to_wait_are_remembered(root: str) -> None:
     open_night(root, "command", QUIET).keep_waiting(frozenset({"cable", "bottle"}))
     assert open_night(root, "command", QUIET).waited_for == {"bottle", "cable"}

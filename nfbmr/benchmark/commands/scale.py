@@ -73,5 +73,5 @@ def _scale(arguments: argparse.Namespace, _: Path) -> dict[str, object]:
         "benchmark": "scale",
         "costs": asdict(costs),
         "forecasts": [run.as_dict() for run in found],
-        "checked": check_against(found_jobs, costs, arguments.unit_size),
+        "checked": check_against(found_jobs, costs),
     }
