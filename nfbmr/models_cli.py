@@ -23,12 +23,15 @@ _PATIENCE_S = 60.0
 Command = Callable[[argparse.Namespace], int]
 
 
+_Add = Callable[[str, Command, str, str], argparse.ArgumentParser]
+
+
 def add_models_command(commands: Any) -> None:
     """Add ``models`` with its actions to the subparsers of ``nfbmr``."""
     models = commands.add_parser("models", help="look up, compare, promote registered detectors")
     actions = models.add_subparsers(dest="action", required=True)
 
-    def action(name: str, run: Command, text: str, example: str) -> argparse.ArgumentParser:
+    def add(name: str, run: Command, text: str, example: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = actions.add_parser(
             name,
             help=text,
@@ -48,31 +51,39 @@ def add_models_command(commands: Any) -> None:
         parser.set_defaults(run=run)
         return parser
 
-    listing = action("list", _list, "versions of all categories or of one", "list bottle")
+    _add_reading(add)
+    _add_promoting(add)
+    _add_register(add)
+    _add_score(add)
+
+
+def _add_reading(add: _Add) -> None:
+    listing = add("list", _list, "versions of all categories or of one", "list bottle")
     listing.add_argument("category", nargs="?")
-    show = action("show", _show, "one version in full", "show bottle challenger")
+    show = add("show", _show, "one version in full", "show bottle challenger")
     _add_version(show)
-    diff = action("diff", _diff, "what differs between two versions", "diff bottle 3 champion")
+    diff = add("diff", _diff, "what differs between two versions", "diff bottle 3 champion")
     diff.add_argument("category")
     diff.add_argument("one", nargs="?", help="number or alias (default: champion)")
     diff.add_argument(
         "other", nargs="?", help="number or alias (default: challenger, else previous)"
     )
-    promote = action(
-        "promote",
-        _promote,
-        "make a version the champion, whatever the gate said",
-        "promote bottle 4",
-    )
+
+
+def _add_promoting(add: _Add) -> None:
+    text = "make a version the champion, whatever the gate said"
+    promote = add("promote", _promote, text, "promote bottle 4")
     promote.add_argument("category")
     promote.add_argument("version", help="number or alias")
     promote.add_argument("--reason", default="", help="is kept with the promotion")
-    rollback = action(
-        "rollback", _rollback, "make the previous champion champion again", "rollback bottle"
-    )
+    text = "make the previous champion champion again"
+    rollback = add("rollback", _rollback, text, "rollback bottle")
     rollback.add_argument("category")
     rollback.add_argument("--reason", default="", help="is kept with the promotion")
-    register = action(
+
+
+def _add_register(add: _Add) -> None:
+    register = add(
         "register",
         _register,
         "register and judge a detector that a run kept because the registry was gone",
@@ -86,7 +97,10 @@ def add_models_command(commands: Any) -> None:
         metavar="SECONDS",
         help="how long to try while the registry is out of reach (default: %(default)g)",
     )
-    score = action("score", _score, "score single pictures", "score bottle part.png")
+
+
+def _add_score(add: _Add) -> None:
+    score = add("score", _score, "score single pictures", "score bottle part.png")
     score.add_argument("category")
     score.add_argument("pictures", nargs="+", help="paths or URIs")
     score.add_argument("--version", default=CHAMPION, help="number or alias")

@@ -75,11 +75,14 @@ class CategoryResult:
         for name in ("category", "outcome", "decision"):
             plain_values.text(getattr(result, name))
         for name in ("version", "aggregate"):
-            plain_values.text(getattr(result, name) or "")
+            if getattr(result, name) is not None:
+                plain_values.text(getattr(result, name))
         for name in ("pictures", "held_out", "unreadable", "trimmed"):
             plain_values.count(getattr(result, name))
-        for name in ("synthetic_auroc", "flow_loss", "mapper_loss", "seconds"):
-            plain_values.number(getattr(result, name) or 0.0)
+        for name in ("synthetic_auroc", "flow_loss", "mapper_loss"):
+            if getattr(result, name) is not None:
+                plain_values.number(getattr(result, name))
+        plain_values.number(result.seconds)
         plain_values.numbers(result.metrics)
         plain_values.mapping(result.gate)
         for worst in plain_values.items(result.worst):

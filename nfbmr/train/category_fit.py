@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,8 @@ def fit_category(
         return None
     maps = _calibration_maps(task, heads, device, left_out)
     aggregate, aurocs = _aggregate(task, maps)
+    trimmed = len(task.fit_entries) - len(stay)
+    counts = {"pictures_fitted": len(stay), "pictures_trimmed": trimmed}
     scores = image_scores(maps.normal_NHW, aggregate)
     detector = Detector(
         category=task.category,
@@ -93,14 +96,7 @@ def fit_category(
         aggregate=aggregate,
         calibration=Calibration.from_scores(scores.tolist()),
         false_alarm_rate=task.config.calibration.false_alarm_rate,
-        lineage={
-            **task.lineage,
-            "pictures_fitted": len(stay),
-            "pictures_trimmed": len(task.fit_entries) - len(stay),
-            "calibration_folds": task.folds,
-            "synthetic_aurocs": aurocs,
-            "settings": task.config.as_dict(),
-        },
+        lineage=_lineage(task) | counts | {"synthetic_aurocs": aurocs},
     )
     detector.save(folder)
     _to_judge(task, stay, heads, maps, device).leave(folder, aggregate)
@@ -113,10 +109,15 @@ def fit_category(
         p_value_floor=detector.calibration.p_value_floor,
         seconds=keeper.seconds,
         worst=_worst(task, heads, maps, aggregate, left_out, device),
-        trimmed=len(task.fit_entries) - len(stay),
+        trimmed=trimmed,
     )
     result.save(folder)
     return result
+
+
+def _lineage(task: CategoryTask) -> dict[str, Any]:
+    settings = task.config.as_dict()
+    return {**task.lineage, "calibration_folds": task.folds, "settings": settings}
 
 
 def _checkpoint(task: CategoryTask, name: str, losses: list[EpochLosses]) -> FitCheckpoint:

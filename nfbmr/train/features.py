@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -128,21 +128,26 @@ def compute_features(
             batch_format="pyarrow",
             **actor_pool(run, batches),
         )
-        entries: dict[Picture, str] = {}
-        errors: dict[Picture, str] = {}
-        names: dict[Picture, str] = {}
-        computed = 0
-        for row in results.iter_rows():
-            picture = Picture(row["uri"], row["variant"])
-            if row["entry"] is not None:
-                names[picture] = row["entry"]
-            if row["error"] is None:
-                entries[picture] = row["entry"]
-            else:
-                errors[picture] = row["error"]
-            computed += bool(row["computed"])
-            progress(len(entries) + len(errors), len(wanted))
-    return FeatureIndex(key, backbone.identity(), entries, errors, names, computed)
+        empty = FeatureIndex(key, backbone.identity(), {}, {}, {}, 0)
+        return _indexed(results.iter_rows(), empty, lambda done: progress(done, len(wanted)))
+
+
+def _indexed(
+    rows: Iterable[dict[str, Any]], index: FeatureIndex, progress: Callable[[int], None]
+) -> FeatureIndex:
+    """Fill an index with what the actors say of each picture."""
+    computed = 0
+    for row in rows:
+        picture = Picture(row["uri"], row["variant"])
+        if row["entry"] is not None:
+            index.names[picture] = row["entry"]
+        if row["error"] is None:
+            index.entries[picture] = row["entry"]
+        else:
+            index.errors[picture] = row["error"]
+        computed += bool(row["computed"])
+        progress(len(index.entries) + len(index.errors))
+    return replace(index, computed=computed)
 
 
 class _Decoder:

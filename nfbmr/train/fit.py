@@ -72,10 +72,7 @@ def fit_heads(
     torch.manual_seed(fit_settings.seed)
     heads = Heads((channels, height, width), heads_settings)
     if heads_settings.standardize:
-        try:
-            heads.standardizer.fit_chunks(lambda: chunks(raw, _STATISTICS_CHUNK))
-        except FitError as error:
-            raise type(error)(f"Category {category!r} cannot be standardised: {error}") from error
+        _standardize(heads, raw, category)
     resumed = keeper.load() if keeper is not None else None
     if resumed is not None:
         heads.load_state_dict(resumed.heads)
@@ -99,6 +96,13 @@ def fit_heads(
         own.set_targets(heads.flow)
         run_stage(_mapper_stage(heads.mapper, fit_settings, category), run)
     return heads.eval().requires_grad_(False).to("cpu").to(memory_format=torch.contiguous_format)
+
+
+def _standardize(heads: Heads, raw: RawFeatures, category: str) -> None:
+    try:
+        heads.standardizer.fit_chunks(lambda: chunks(raw, _STATISTICS_CHUNK))
+    except FitError as error:
+        raise type(error)(f"Category {category!r} cannot be standardised: {error}") from error
 
 
 def _flow_stage(heads: Heads, settings: FitSettings, category: str) -> Stage:
