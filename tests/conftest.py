@@ -31,16 +31,23 @@ S3_ENVIRONMENT = {
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """The address of an S3-compatible server on loopback; the environment has what it takes."""
+def s3_server() -> Iterator[ThreadedMotoServer]:
+    """An S3-compatible server on loopback; the environment has what it takes to use it."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (S3_ENVIRONMENT | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
             patch.setenv(name, value)
-        yield f"http://{host}:{port}"
+        yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(s3_server: ThreadedMotoServer) -> str:
+    """The server's address."""
+    host, port = s3_server.get_host_and_port()
+    return f"http://{host}:{port}"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import ray
@@ -29,8 +30,24 @@ def test_a_stranger_without_the_token_is_turned_away(local_ray: None) -> None:
     assert friend.returncode == 0, friend.stderr[-2000:]
 
 
-def test_no_dashboard_is_started(local_ray: None) -> None:
+def listening_ports() -> set[int]:
+    """Ports on which a process of this machine listens, at whatever address."""
+    tables = [Path(f"/proc/net/{name}") for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
+    listens = "0A"
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == listens}
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="not Linux")
+@pytest.mark.parametrize(
+    ("what", "port"), [("dashboard and job server", 8265), ("Ray's client", 10001)]
+)
+def test_what_only_a_cluster_needs_is_not_started(local_ray: None, what: str, port: int) -> None:
     assert not ray._private.worker._global_node.webui_url
+    gcs_port = int(ray.get_runtime_context().gcs_address.rpartition(":")[2])
+    listening = listening_ports()
+    assert gcs_port in listening, "the test would not see a port"
+    assert port not in listening, what
 
 
 def test_workers_keep_freed_memory(local_ray: None) -> None:

@@ -2,14 +2,19 @@
 
 import heapq
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfbmr.benchmark.driver_cost import DriverCosts, made_up_pictures, made_up_scores
+from nfbmr.benchmark.driver_cost import (
+    DriverCosts,
+    made_up_pictures,
+    made_up_scores,
+    measure_driver,
+)
 from nfbmr.benchmark.scale import (
     Cluster,
     Costs,
@@ -181,3 +186,13 @@ def test_made_up_pictures_and_rows_are_as_a_run_has_them() -> None:
     units = cut_units(pictures.sort_by("category"), 64)
     assert sum(unit.count for unit in units) == 130
     assert made_up_scores(5).num_rows == 5
+
+
+@pytest.mark.integration
+def test_what_the_driver_costs_is_measured_here(local_ray: None) -> None:
+    """Of everything something, and of a small plan not more than a plan's usual share."""
+    costs = measure_driver(pictures=4000, units=24, unit_size=8)
+    assert all(value > 0 for value in asdict(costs).values())
+    assert costs.row_bytes > 24 * 24, "a row has its map, which hardly compresses"
+    assert costs.unit_bytes < 5000
+    assert costs.plan_s < costs.unit_driver_s

@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,19 @@ _KEY = re.compile(r"<Key>(.*?)</Key>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Request:
-    """One request: the action it needs, and on what."""
+    """One request: the action it needs, and on what.
+
+    Attributes:
+        action: of access policies.
+        bucket: its name.
+        key: the object's; empty where the bucket itself is asked.
+        kind: as stores count requests: the method, or LIST.
+    """
 
     action: str
     bucket: str
     key: str
+    kind: str = field(default="", compare=False)
 
     @property
     def resource(self) -> str:
@@ -49,12 +57,12 @@ def parsed(method: str, target: str, body: bytes = b"") -> list[Request]:
             keys = [unescape(found) for found in _KEY.findall(body.decode())]
             if not keys:
                 raise ValueError(f"{method} {target} names no object: {body[:200]!r}")
-            return [Request("s3:DeleteObject", bucket, each) for each in keys]
+            return [Request("s3:DeleteObject", bucket, each, method) for each in keys]
         if method == "GET" and names & {"location", "versions", "uploads", "acl", "policy"}:
             raise ValueError(f"{method} {target}")
-        return [Request(of_bucket[method], bucket, "")]
+        return [Request(of_bucket[method], bucket, "", "LIST" if method == "GET" else method)]
     if method == "DELETE" and "uploadId" in names:
-        return [Request("s3:AbortMultipartUpload", bucket, key)]
+        return [Request("s3:AbortMultipartUpload", bucket, key, method)]
     if method == "GET" and names & {"uploadId", "acl", "tagging", "versionId"}:
         raise ValueError(f"{method} {target}")
     of_object = {
@@ -64,7 +72,7 @@ def parsed(method: str, target: str, body: bytes = b"") -> list[Request]:
         "POST": "s3:PutObject",
         "DELETE": "s3:DeleteObject",
     }
-    return [Request(of_object[method], bucket, key)]
+    return [Request(of_object[method], bucket, key, method)]
 
 
 _Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
