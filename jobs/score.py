@@ -11,6 +11,7 @@ from nfbmr import storage
 from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
 from nfbmr.data.table_columns import AUTOMATIC, TABLE_KINDS, TableColumns
 from nfbmr.errors import ConfigError
+from nfbmr.output_place import check_place
 from nfbmr.progress import Progress, table
 from nfbmr.score.retry import retry_failed
 from nfbmr.score.run import ScoringRequest, prepare, score
@@ -125,14 +126,15 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     registry, progress = registry_of(arguments), Progress()
     if arguments.dry_run:
+        check_place(request.output)
         prepare(request, storage.absolute_uri(request.output), registry, config.run, progress)
         return 0
     with ray_session(arguments.ray_address):
         work = retry_failed if arguments.retry_failed else score
         summary = work(request, registry, config.run, progress)
-    record_in_registry(summary, registry, progress)
     text = json.dumps(summary.as_dict(), indent=1) if arguments.json else summary_tables(summary)
-    print(text)
+    print(text, flush=True)
+    record_in_registry(summary, registry, progress)
     summary.check_failures(config.run.failure_budget)
     return 0
 

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -63,6 +64,7 @@ _CODES = {
     StoreFault.MISSING: "NoSuchKey NotFound 404",
 }
 """What S3 and its imitators call them, and HTTP."""
+_BARE = ("400", "Bad Request")
 _BY_CODE = {code: fault for fault, codes in _CODES.items() for code in codes.split()}
 _BY_ERRNO = {
     errno.ENOSPC: StoreFault.FULL,
@@ -135,13 +137,31 @@ def _own_fault(error: BaseException) -> StoreFault:
 
 
 def _by_response(response: Any) -> StoreFault:
-    """The code of S3's XML where there is one; an answer to HEAD has its HTTP status alone."""
+    """The code of S3's XML where there is one; an answer to HEAD has its HTTP status alone.
+
+    A bare 400 is what AWS answers a HEAD with credentials that have expired: a GET would say so.
+    """
     code = str(response.get("Error", {}).get("Code", ""))
     status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+    if code in _BARE:
+        return StoreFault.REFUSES_ALL
     return _BY_CODE.get(code) or _BY_CODE.get(status) or StoreFault.OTHER
 
 
-def retried(action: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
+_patience_s: ContextVar[float] = ContextVar("patience_s", default=PATIENCE_S)
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """How long this thread tries in the block what a store fails at, where nothing else is said."""
+    before = _patience_s.set(seconds)
+    try:
+        yield
+    finally:
+        _patience_s.reset(before)
+
+
+def retried(action: Callable[[], T], patience_s: float | None = None) -> T:
     """Do something with a store, again and again while that may help.
 
     A busy or full store is tried for ``patience_s``, with growing random delays; one that refuses
@@ -150,9 +170,9 @@ def retried(action: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
 
     Args:
         action: safe to do again.
-        patience_s: after so long it is tried for the last time.
+        patience_s: after so long it is tried for the last time; by default see ``patience``.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + (_patience_s.get() if patience_s is None else patience_s)
     delay_s = _FIRST_DELAY_S
     tries = 0
     while True:

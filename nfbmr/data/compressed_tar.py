@@ -15,7 +15,6 @@ import hashlib
 import io
 import threading
 from collections import OrderedDict
-from functools import lru_cache
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
@@ -24,6 +23,7 @@ from indexed_gzip import IndexedGzipFile
 from nfbmr import storage
 from nfbmr.data.archive_entry import ArchiveEntry, ArchiveListing, place, whole
 from nfbmr.data.lister import WholeLister
+from nfbmr.data.opened_archives import OpenedArchives
 from nfbmr.data.ranges import changed, open_file, size_and_version
 from nfbmr.data.tar_archive import follow, join_chains
 from nfbmr.data.tar_headers import Read
@@ -176,20 +176,14 @@ class _IndexedArchive:
         return read(number * self._block_bytes, self._block_bytes)
 
 
-_opening = threading.Lock()
-
-
-@lru_cache(maxsize=4)
-def _opened(archive: str, version: str | None, index: str) -> _IndexedArchive:
-    return _IndexedArchive(archive, version, index)
+_opened = OpenedArchives(_IndexedArchive, kept=4)
 
 
 def read_compressed_tar_member(entry: ArchiveEntry) -> bytes:
     """One member: from the seek index's point before it, or without an index from the beginning."""
     offset, length = place(entry)
     if entry.lookup is not None:
-        with _opening:
-            archive = _opened(entry.archive, entry.version, entry.lookup)
+        archive = _opened.get(entry.archive, entry.version, entry.lookup)
         try:
             return whole(entry, archive.read(offset, length))
         except gzip.BadGzipFile:

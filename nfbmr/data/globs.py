@@ -25,6 +25,7 @@ from nfbmr.errors import STORE_ERRORS, DataError
 from nfbmr.store_faults import retried
 
 _MAGIC = re.compile(r"[*?\[]")
+ANY_DEPTH = "**"
 
 
 @dataclass
@@ -65,6 +66,19 @@ class MatchedPictures(WholeLister):
         return ArchiveListing(self.archive, table, problems=sorted(self._matches.problems))
 
 
+def check_depths(uri: str) -> None:
+    """Refuse a pattern that says twice "at any depth": what it would leave out is not obvious.
+
+    Raises:
+        DataError: it does.
+    """
+    if uri.split("/").count(ANY_DEPTH) > 1:
+        raise DataError(
+            f"{uri} has ** more than once: name the pictures with one, for example "
+            "s3://bucket/line-*/**/*.jpg, or give several patterns."
+        )
+
+
 def is_pattern(uri: str) -> bool:
     """Whether a source has wildcards and is not itself there under that name."""
     if not _MAGIC.search(uri):
@@ -76,15 +90,16 @@ def is_pattern(uri: str) -> bool:
 def expand(uri: str) -> GlobMatches:
     """What a pattern matches, one folder level after the other.
 
-    ``*``, ``?`` and ``[…]`` match within one component, ``**`` any number of them. Names that begin
-    with a dot are passed over.
+    ``*``, ``?`` and ``[…]`` match within one component, ``**``, which may be there once, any number
+    of them. Names that begin with a dot are passed over.
 
     Args:
         uri: absolute.
 
     Raises:
-        DataError: nothing matches, or the store cannot be listed.
+        DataError: nothing matches, the store cannot be listed, or ``**`` is there twice.
     """
+    check_depths(uri)
     fixed, first, rest = _cut(uri)
     try:
         fs, root = storage.file_system(fixed)
@@ -117,7 +132,7 @@ def _cut(uri: str) -> tuple[str, str, list[str]]:
 
 def _matching(fs: Any, folder: str, parts: list[str]) -> Iterator[Mapping[str, Any]]:
     part, *rest = parts
-    if part == "**":
+    if part == ANY_DEPTH:
         yield from _at_any_depth(fs, folder, rest)
         return
     if not _MAGIC.search(part):

@@ -8,14 +8,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nfbmr.data.archive_entry import ENTRIES, ArchiveEntry, ArchiveListing, joined
 from nfbmr.data.lister import WholeLister
+from nfbmr.data.opened_archives import OpenedArchives
 from nfbmr.data.range_file import RangeFile
 from nfbmr.data.ranges import changed, size_and_version
 from nfbmr.data.table_columns import (
@@ -108,13 +109,14 @@ class ParquetLister(WholeLister):
     def _listing(self) -> ArchiveListing:
         with open_parquet(self.archive, self._size, self.version) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
+            self._check_count(file.metadata)
             name = name_column(schema, self._columns, self._image)
             category = category_column(schema, self._columns)
             time = time_column(schema, self._columns)
             check_columns(self.archive, schema, [name, category, time])
             wanted = [column for column in (name, category, time) if column is not None]
             found = {column: _column(file, column) for column in wanted}
-        row = pa.chunked_array([pa.array(range(count), pa.int64())])
+        row = pa.chunked_array([pa.array(np.arange(count, dtype=np.int64))])
         unknown = {f.name: pa.chunked_array([pa.nulls(count, f.type)]) for f in ENTRIES}
         columns = unknown | {"member": _members(found[name] if name else None, row), "offset": row}
         if category is not None:
@@ -123,6 +125,27 @@ class ParquetLister(WholeLister):
             columns["captured_at"] = as_times(self.archive, time, found[time])
         table = pa.table(columns).cast(ENTRIES)
         return ArchiveListing(self.archive, table, version=self.version, lookup=self._image)
+
+    def _check_count(self, metadata: pq.FileMetaData) -> None:
+        """Believe the footer's number of rows only where its parts say the same.
+
+        Raises:
+            DamagedTableError: they do not, or there are more rows than bytes.
+        """
+        count = metadata.num_rows
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        in_groups = sum(group.num_rows for group in groups)
+        values = sum(
+            group.column(i).num_values
+            for group in groups
+            for i in range(group.num_columns)
+            if group.column(i).path_in_schema == self._image
+        )
+        if not count == in_groups == values or count > self._size:
+            raise DamagedTableError(
+                f"{self.archive} is no readable Parquet file: its footer speaks of {count} rows, "
+                f"of {in_groups} in row groups and of {values} pictures, in {self._size} bytes."
+            )
 
 
 def _column(file: pq.ParquetFile, path: str) -> pa.ChunkedArray:
@@ -210,12 +233,7 @@ class _OpenParquet:
             )
 
 
-_opening = threading.Lock()
-
-
-@lru_cache(maxsize=2)
-def _opened(archive: str, version: str | None, column: str) -> _OpenParquet:
-    return _OpenParquet(archive, version, column)
+_opened = OpenedArchives(_OpenParquet, kept=2)
 
 
 def read_parquet_row(entry: ArchiveEntry) -> bytes:
@@ -226,8 +244,7 @@ def read_parquet_row(entry: ArchiveEntry) -> bytes:
     """
     if entry.offset is None or entry.lookup is None:
         raise DataError(f"{entry.image_uri} has no row and column: list the archive again.")
-    with _opening:
-        file = _opened(entry.archive, entry.version, entry.lookup)
+    file = _opened.get(entry.archive, entry.version, entry.lookup)
     data = file.read(entry.offset)
     if data is None:
         raise DataError(f"{entry.image_uri} has no bytes in column {entry.lookup!r}.")

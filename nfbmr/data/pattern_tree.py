@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from fnmatch import translate
 
 from nfbmr.data.archive_entry import FILE_ARCHIVE_SUFFIXES
-from nfbmr.data.globs import expand
+from nfbmr.data.globs import ANY_DEPTH, check_depths, expand
 from nfbmr.data.listing import is_picture
 from nfbmr.data.tree_listing import DEEP, FLAT, TreeLister, TreeSlice
 
 _MAGIC = re.compile(r"[*?\[]")
-_ANY_DEPTH = "**"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +35,20 @@ class PicturePattern:
 
         Args:
             address: absolute, with a wildcard.
+
+        Raises:
+            DataError: ``**`` is there twice.
         """
+        check_depths(address)
         parts = address.split("/")
-        number = parts.index(_ANY_DEPTH) if _ANY_DEPTH in parts else len(parts) - 1
-        tail = tuple(part for part in parts[number:] if part != _ANY_DEPTH)
+        number = parts.index(ANY_DEPTH) if ANY_DEPTH in parts else len(parts) - 1
+        tail = tuple(part for part in parts[number:] if part != ANY_DEPTH)
         folders = "/".join(parts[:number])
         if not tail or "" in tail or not _MAGIC.search("/".join(parts[number:])):
             return None
         if folders in ("", "/") or folders.endswith(("//", ":/")) or not is_picture(tail[-1]):
             return None
-        return cls(folders, DEEP if _ANY_DEPTH in parts else FLAT, tail)
+        return cls(folders, DEEP if ANY_DEPTH in parts else FLAT, tail)
 
 
 class PatternTree(TreeLister):

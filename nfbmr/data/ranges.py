@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import os
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -101,8 +102,22 @@ def fetch(
 
 
 def fetch_patiently(uri: str, start: int, end: int, version: str | None) -> bytes:
-    """A range of a file's bytes, see ``fetch``; a busy store is asked again."""
-    return retried(lambda: fetch(uri, start, end, version))
+    """A range of a file's bytes, all of them; a busy store is asked again.
+
+    Args:
+        uri: of the file.
+        start: of the range.
+        end: of the range, not behind the file's end: fewer bytes are an answer that was cut short.
+        version: see ``fetch``.
+    """
+    return retried(lambda: _all_of(uri, start, end, version))
+
+
+def _all_of(uri: str, start: int, end: int, version: str | None) -> bytes:
+    data = fetch(uri, start, end, version)
+    if len(data) < end - start:
+        raise http.client.IncompleteRead(data, end - start - len(data))
+    return data
 
 
 def changed(uri: str) -> DataError:

@@ -19,6 +19,10 @@ _CATEGORY_NAMES = ("category",)
 _TIME_NAMES = ("captured_at", "timestamp", "time")
 _BYTES_FIELD, _PATH_FIELD = "bytes", "path"
 _LAST_SECOND = 10**11
+_NANOSECONDS = 1e-6
+"""Of a millisecond in a nanosecond: the smallest unit."""
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+_MOST_MS = 1e15
 
 
 @dataclass(frozen=True)
@@ -130,28 +134,51 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def as_times(archive: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Times in milliseconds UTC: times without a zone are taken as UTC, numbers as Unix time.
 
+    Numbers are seconds, or by their size milli-, micro- or nanoseconds. What is no moment of the
+    years 1 to 9999 becomes null, as NaN does: it must not end a run.
+
     Raises:
         DataError: they cannot be read as times.
     """
     zoned, plain = pa.timestamp("ms", tz="UTC"), pa.timestamp("ms")
     try:
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            largest = pc.max(column).as_py() or 0
-            factor = 1000 if largest < _LAST_SECOND else 1
-            return pc.multiply(column, factor).cast(pa.int64(), safe=False).cast(zoned)
+            return _times_of_numbers(column).cast(zoned)
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             numbers = pc.match_substring_regex(column, r"^\s*-?\d+(\.\d+)?\s*$")
             if len(column) > column.null_count and pc.all(numbers).as_py():
                 return as_times(archive, name, pc.utf8_trim_whitespace(column).cast(pa.float64()))
-            return _times_of_text(column)
-        if pa.types.is_timestamp(column.type) and column.type.tz is not None:
-            return column.cast(zoned, safe=False)
-        return column.cast(plain, safe=False).cast(zoned)
+            times = _times_of_text(column)
+        elif pa.types.is_timestamp(column.type) and column.type.tz is not None:
+            times = column.cast(zoned, safe=False)
+        else:
+            times = column.cast(plain, safe=False).cast(zoned)
+        return _within_calendar(times.cast(pa.int64())).cast(zoned)
     except pa.ArrowException as error:
         raise DataError(
             f"{archive}: column {name!r} does not hold times ({error}). Expected for example "
             "2026-11-24T08:15:00Z; name another column with --time-column."
         ) from error
+
+
+def _times_of_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Unix times as milliseconds."""
+    seconds = column.cast(pa.float64(), safe=False)
+    finite = pc.if_else(pc.is_finite(seconds), seconds, pa.scalar(None, pa.float64()))
+    largest = pc.max(pc.abs(finite)).as_py() or 0.0
+    factor = 1000.0
+    while largest >= _LAST_SECOND and factor > _NANOSECONDS:
+        largest, factor = largest / 1000, factor / 1000
+    ms = pc.round(pc.multiply(finite, factor))
+    fits = pc.less(pc.abs(ms), _MOST_MS)
+    within = pc.if_else(fits, ms, pa.scalar(None, pa.float64()))
+    return _within_calendar(within.cast(pa.int64()))
+
+
+def _within_calendar(ms: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Milliseconds since 1970; null outside the years that Python's dates have."""
+    within = pc.and_(pc.greater_equal(ms, _FIRST_MS), pc.less_equal(ms, _LAST_MS))
+    return pc.if_else(within, ms, pa.scalar(None, pa.int64()))
 
 
 def _times_of_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

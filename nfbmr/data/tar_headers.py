@@ -225,7 +225,8 @@ def _extended(kind: bytes, content: bytes, place: int) -> dict[str, str]:
         digits = content[start : max(start, blank)]
         end = start + (int(digits) if digits.isdigit() else 0)
         key, sign, value = content[blank + 1 : end - 1].partition(b"=")
-        if not sign or end > len(content) or content[end - 1 : end] != b"\n":
+        is_whole = start < blank < end <= len(content) and content[end - 1 : end] == b"\n"
+        if not (is_whole and sign):
             raise TarDamageError(f"the extended header at byte {place} is damaged")
         values[key.decode(*_ENCODING)] = value.decode(*_ENCODING)
         start = end

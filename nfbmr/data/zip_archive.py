@@ -123,7 +123,10 @@ def _read_end64(
 ) -> tuple[int, int, int, int]:
     """Place of the ZIP64 end record, and its entries, length and offset of the directory."""
     stated = _END64_PLACE.unpack_from(tail, pointer)[2]
-    for start in (stated, begin + pointer - _END64.size):
+    own = begin + pointer - _END64.size
+    for start in (stated, own):
+        if not 0 <= start <= own:
+            continue
         record = (
             tail[start - begin : start - begin + _END64.size]
             if start >= begin

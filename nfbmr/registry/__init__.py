@@ -6,7 +6,7 @@ straight from their store never pay for it.
 
 from nfbmr.registry.connection import default_uri, embedded_uri
 from nfbmr.registry.failures import without_password
-from nfbmr.registry.loading import load_detector
+from nfbmr.registry.loading import describe_detector, load_detector
 from nfbmr.registry.names import CHALLENGER, CHAMPION, DECISION_FILE, EXPERIMENT, PREVIOUS
 from nfbmr.registry.promotions import BY_GATE, BY_HAND, ROLLBACK, Promotion
 from nfbmr.registry.registering import detector_hash
@@ -24,6 +24,7 @@ __all__ = [
     "Promotion",
     "Registry",
     "default_uri",
+    "describe_detector",
     "detector_hash",
     "embedded_uri",
     "load_detector",

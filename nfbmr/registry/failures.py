@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nfbmr.errors import RegistryError, RegistryUnavailableError, without_logins
+from nfbmr.store_faults import StoreFault, fault_of
 
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
+_PASSING = (StoreFault.BUSY, StoreFault.FULL, StoreFault.REFUSES_ALL)
+"""Of the artifact store: credentials that expired are renewed some time."""
 
 
 def without_password(text: str) -> str:
@@ -59,6 +62,8 @@ def _may_go_well_later(error: BaseException) -> bool:
         return error.response is None or _is_servers(error.response.status_code)
     if isinstance(error, MlflowException):
         return _is_servers(error.get_http_status_code())
+    if isinstance(error, (ClientError, OSError)) and fault_of(error) in _PASSING:
+        return True
     if isinstance(error, ClientError):
         return _is_servers(error.response["ResponseMetadata"].get("HTTPStatusCode", 0))
     gone = (OperationalError, Boto3Error, BotoCoreError, ConnectionError, TimeoutError)

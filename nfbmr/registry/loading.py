@@ -40,7 +40,7 @@ def describe_detector(model: ModelVersion, registry_uri: str) -> dict[str, Any]:
     """
     try:
         description: dict[str, Any] = json.loads(_required(model, registry_uri, JSON_FILE))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RegistryError(
             f"{JSON_FILE} of {model.name} version {model.version} is not JSON ({error}): was it "
             "changed in the store?"

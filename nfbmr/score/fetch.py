@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 
 from nfbmr.data.content import content_hash
-from nfbmr.score.picture_reader import PictureReader
+from nfbmr.score.picture_reader import PictureReader, gives_any
 from nfbmr.score.plan import PlannedPicture
 from nfbmr.score.plan_files import unit_pictures
 from nfbmr.score.planned_units import PlannedUnit
@@ -20,6 +20,13 @@ from nfbmr.score.unit_row import UNIT_ROW, UnitPicture, pictures_to_json
 from nfbmr.store_faults import store_sentences
 
 _FETCH_THREADS = 8
+_MOST_BYTES = 2**31
+
+
+class _Room:
+    """How much a unit's pictures hold so far; threads may overshoot by a picture each."""
+
+    held_bytes = 0
 
 
 class Fetcher:
@@ -31,6 +38,7 @@ class Fetcher:
         run_id: of the scoring run.
         patience_s: how long what a store fails at is tried again.
         last_try: whether what a store refuses becomes an error now.
+        witness: pictures of which some could be read before.
     """
 
     def __init__(
@@ -40,12 +48,14 @@ class Fetcher:
         run_id: str,
         patience_s: float,
         last_try: bool,
+        witness: Sequence[PlannedPicture] = (),
     ) -> None:
         self.model_errors = dict(model_errors)
         self.output = output
         self.run_id = run_id
         self.patience_s = patience_s
         self.last_try = last_try
+        self.witness = tuple(witness)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Turn rows of ``PlannedUnit`` into rows of ``UNIT_ROW`` with encoded bytes."""
@@ -59,11 +69,14 @@ class Fetcher:
         with clock.whole_process("fetch"):
             with store_sentences(f"Reading the plan in {self.output}"):
                 planned = unit_pictures(self.output, self.run_id, unit)
-            reader = PictureReader(self.patience_s)
+            reader, room = PictureReader(self.patience_s), _Room()
             with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-                fetched = list(pool.map(lambda picture: self._fetch(picture, reader), planned))
+                fetched = list(pool.map(lambda each: self._fetch(each, reader, room), planned))
             if self.last_try:
-                settle([picture for picture, _ in fetched])
+                settle(
+                    [picture for picture, _ in fetched],
+                    lambda: gives_any(self.witness, self.patience_s),
+                )
             encoded = b"".join(data for _, data in fetched)
         return {
             "unit": unit.name,
@@ -73,7 +86,9 @@ class Fetcher:
             **clock.seconds,
         }
 
-    def _fetch(self, planned: PlannedPicture, reader: PictureReader) -> tuple[UnitPicture, bytes]:
+    def _fetch(
+        self, planned: PlannedPicture, reader: PictureReader, room: _Room
+    ) -> tuple[UnitPicture, bytes]:
         """A picture and its bytes, none where it has an error."""
         picture = UnitPicture(planned.image_uri, planned.archive, planned.member)
         if planned.captured_at is not None:
@@ -82,6 +97,13 @@ class Fetcher:
             picture.fail(planned.problem, NO_CATEGORY if planned.member else LISTING)
         elif planned.category in self.model_errors:
             picture.fail(self.model_errors[planned.category], NO_MODEL)
+        elif room.held_bytes > _MOST_BYTES:
+            # Units are cut by the lengths that are known: of these some were not.
+            picture.fail(
+                f"the pictures of its unit have more than {_MOST_BYTES / 2**30:g} GiB together: "
+                "name their sizes in the manifest, or choose a smaller run.unit_size",
+                "too_large",
+            )
         if picture.error is not None:
             return picture, b""
         read = reader.read(planned)
@@ -89,6 +111,7 @@ class Fetcher:
             picture.fail(str(read.error), read.refused or read.error.kind)
             picture.refused = read.refused
         else:
+            room.held_bytes += len(read.data)
             picture.encoded_bytes = len(read.data)
             picture.content_hash = content_hash(read.data)
         return picture, read.data

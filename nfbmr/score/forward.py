@@ -96,15 +96,14 @@ def score_columns(detector: Detector, scores: Scores) -> dict[str, Sequence[Any]
     """Columns of scored pictures, on the CPU, in order; maps in float32.
 
     Raises:
-        NfbmrError: scores are not finite.
+        NfbmrError: no score is finite.
     """
     peak_x_B, peak_y_B = map_peak(scores.map_BHW)
     score_B = scores.score_B.double().cpu().numpy()
-    if not np.isfinite(score_B).all():
-        bad = int((~np.isfinite(score_B)).sum())
+    if len(score_B) and not np.isfinite(score_B).any():
         raise NfbmrError(
-            f"{bad} scores of category {detector.category!r} are not finite numbers: the model is "
-            "damaged; fit the category again"
+            f"{len(score_B)} scores of category {detector.category!r} are not finite numbers: the "
+            "model is damaged; fit the category again"
         )
     count, height, width = scores.map_BHW.shape
     threshold = detector.threshold

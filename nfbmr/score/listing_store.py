@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from contextlib import suppress
 
 import pyarrow as pa
@@ -22,6 +23,8 @@ from nfbmr.plain_columns import plain
 
 _NOTES = b"nfbmr.notes"
 _DIGEST_BYTES = 16
+_KEPT_S = 6 * 3600.0
+"""A listing that was cut off goes on for so long; what was listed before that is listed anew."""
 
 
 class ListingStore:
@@ -37,7 +40,7 @@ class ListingStore:
     def __init__(self, folder: str | None) -> None:
         self.folder = folder
         self.found = 0
-        self._names = set(storage.list_names(folder)) if folder else set()
+        self._names = _young(folder) if folder else set()
 
     def list_slice(self, lister: Lister, name: str) -> SliceListing:
         """The listing of a slice, from the store or anew.
@@ -66,6 +69,12 @@ class ListingStore:
         if self.folder is not None:
             with suppress(OSError):  # Another driver may still be writing there.
                 storage.remove_tree(self.folder)
+
+
+def _young(folder: str) -> set[str]:
+    """Names of what was listed lately: into a prefix, pictures come all the time."""
+    oldest = time.time() - _KEPT_S
+    return {name for name, file in storage.list_tree(folder).items() if file.changed_at > oldest}
 
 
 def _digest(data: bytes) -> bytes:

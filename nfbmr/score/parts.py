@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from nfbmr.errors import ConfigError
 from nfbmr.score.plan import Plan
 from nfbmr.score.planned_units import Units
 from nfbmr.settings import OutputSettings
@@ -20,6 +21,7 @@ CATEGORY = "category"
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 """What Hive, Spark and pyarrow call the folder of rows without a value; it is read as null."""
 
+_LONGEST_NAME_BYTES = 255
 _OTHER_COLUMNS_BYTES = 64
 """Of a row besides its map, compressed; 54 were measured."""
 
@@ -96,7 +98,17 @@ def category_folder(category: str) -> str:
 
     What a path cannot hold is written as in a URI. Letters beyond ASCII stay: pyarrow and Spark
     disagree about their escapes.
+
+    Raises:
+        ConfigError: no file system takes so long a name.
     """
     unsafe = r"[\x00-\x1f\x7f\"#%'*/:=?\\<>|{}\[\]^]"
     escaped = re.sub(unsafe, lambda match: f"%{ord(match[0]):02X}", category)
-    return f"{CATEGORY}={escaped or NO_VALUE}"
+    folder = f"{CATEGORY}={escaped or NO_VALUE}"
+    if len(folder.encode()) > _LONGEST_NAME_BYTES:
+        raise ConfigError(
+            f"The category {category[:40]}… is too long for the name of a folder "
+            f"({len(folder.encode())} bytes; {_LONGEST_NAME_BYTES} are possible): set "
+            "run.output.partition_by_category = false, and run the same command again."
+        )
+    return folder

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import read_entry
 from nfbmr.errors import DataError, StoreError
 from nfbmr.score.plan import PlannedPicture
-from nfbmr.store_faults import StoreFault, fault_of, retried
+from nfbmr.store_faults import StoreFault, fault_of, patience, retried
 
 _SECOND_LOOKS = 3
 """Bytes that were cut short or garbled on their way are whole when they are read again."""
@@ -56,7 +57,9 @@ class PictureReader:
             planned.lookup,
         )
         try:
-            data = retried(lambda: _read(entry), self._patience_s)
+            # Opening an archive tries again by itself: then its patience is this one.
+            with patience(self._patience_s):
+                data = retried(lambda: _read(entry), self._patience_s)
         except DataError as error:
             fault = fault_of(error)
             if fault is StoreFault.REFUSES_ALL:
@@ -76,3 +79,20 @@ def _read(entry: ArchiveEntry) -> bytes:
             if fault_of(error) is not StoreFault.OTHER or error.kind == "changed":
                 raise
     return read_entry(entry)
+
+
+_WITNESSES = 4
+
+
+def gives_any(pictures: Sequence[PlannedPicture], patience_s: float = 0.0) -> bool:
+    """Whether a store gives one of the first of some pictures; false where it refuses all.
+
+    Args:
+        pictures: some of which could be read before.
+        patience_s: how long a store that does not answer is tried again.
+    """
+    reader = PictureReader(patience_s)
+    try:
+        return any(reader.read(picture).error is None for picture in pictures[:_WITNESSES])
+    except StoreError:
+        return False

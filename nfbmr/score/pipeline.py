@@ -24,7 +24,7 @@ What is not, and why:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -36,13 +36,18 @@ from nfbmr.registry import Registry
 from nfbmr.resources import FETCH_CPUS, actor_pool, cluster_gpus, decode_threads, ray_data_session
 from nfbmr.score.decode import Decoder
 from nfbmr.score.fetch import Fetcher
-from nfbmr.score.plan import Plan
+from nfbmr.score.picture_reader import gives_any
+from nfbmr.score.plan import Plan, PlannedPicture
+from nfbmr.score.plan_files import unit_pictures
 from nfbmr.score.planned_units import UNITS_PER_WAVE, PlannedUnit, Units
 from nfbmr.score.scorer import Scorer
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.store_watch import StoreWatch
+from nfbmr.score.units import read_unit
 from nfbmr.score.watchdog import finished_units_of
 from nfbmr.settings import IN_TASKS, RunSettings
+
+_UNITS_ASKED = 4
 
 
 def score_units(
@@ -54,6 +59,7 @@ def score_units(
     registry: Registry,
     weights: str | None,
     progress: Progress,
+    finished: Collection[str] = (),
 ) -> WorkDone:
     """Score and commit units.
 
@@ -66,6 +72,7 @@ def score_units(
         registry: where the models are.
         weights: of the backbone, if not where they were at training.
         progress: where it says how far it is.
+        finished: names of units that were committed before.
 
     Returns:
         What was done.
@@ -78,7 +85,13 @@ def score_units(
     work = WorkDone()
     left = left.one_of_each_category_first()
     categories = len(left.pictures_by_category())
-    watch = StoreWatch(any_read=len(left) < len(plan.units), categories=categories)
+    by_name = _PicturesByUnit(plan, output)
+    watch = StoreWatch(
+        any_read=len(left) < len(plan.units),
+        categories=categories,
+        works=lambda unit: gives_any(by_name.of(unit)),
+        witness=by_name.readable(finished),
+    )
     bars = progress.on_terminal
     with (
         ray_data_session("scoring", bars),
@@ -94,6 +107,7 @@ def score_units(
                 registry=registry,
                 weights=weights,
                 last_try=last_try,
+                witness=by_name.of(watch.witness) if last_try and watch.witness else (),
             )
             timeout_s = settings.stall_timeout_s
             for row in finished_units_of(start, wave, timeout_s, progress.say):
@@ -105,6 +119,32 @@ def score_units(
     if work.difference is not None:
         progress.say(work.difference.sentence())
     return work
+
+
+class _PicturesByUnit:
+    """Looks up the pictures of units by their names: of those that tell whether a store works.
+
+    Args:
+        plan: of the run.
+        output: of the run.
+    """
+
+    def __init__(self, plan: Plan, output: str) -> None:
+        self._plan = plan
+        self._output = output
+
+    def of(self, unit: str) -> list[PlannedPicture]:
+        """The pictures of a unit."""
+        found = self._plan.units.named([unit])
+        return unit_pictures(self._output, self._plan.run_id, found[0]) if len(found) else []
+
+    def readable(self, units: Collection[str]) -> str | None:
+        """One of some finished units with a picture that could be read; None if none is known."""
+        for name in sorted(units)[:_UNITS_ASKED]:
+            hashes = read_unit(self._output, name).column("content_hash")
+            if hashes.null_count < len(hashes):
+                return name
+        return None
 
 
 def _waves(left: Units, watch: StoreWatch) -> Iterator[tuple[Sequence[PlannedUnit], bool]]:
@@ -129,10 +169,18 @@ def _pipeline(
     registry: Registry,
     weights: str | None,
     last_try: bool,
+    witness: Sequence[PlannedPicture],
 ) -> ray.data.Dataset:
     rows = ray.data.from_arrow([pa.Table.from_pylist([asdict(unit)]) for unit in units])
     fetched = rows.map_batches(
-        Fetcher(plan.model_errors, output, plan.run_id, settings.store_patience_s, last_try),
+        Fetcher(
+            plan.model_errors,
+            output,
+            plan.run_id,
+            settings.store_patience_s,
+            last_try,
+            witness,
+        ),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=FETCH_CPUS,

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from nfbmr import plain_values
 from nfbmr.errors import RegistryError
 from nfbmr.model_version import ModelVersion
-from nfbmr.registry import Registry, load_detector
+from nfbmr.registry import Registry, describe_detector
 from nfbmr.score.planned_units import Units
 
 PICTURES = pa.schema(
@@ -32,6 +34,8 @@ PICTURES = pa.schema(
     ]
 )
 """See ``PlannedPicture``. Text is 64-bit, so that columns of any length can be sorted."""
+
+_LOOK_UPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +143,19 @@ def make_plan(
         RegistryError: not one category has a model, or the registry is out of reach.
     """
     categories = sorted(filter(None, units.table.column("category").unique().to_pylist()))
-    models: dict[str, PlannedModel] = {}
-    errors: dict[str, str] = {}
-    for category in categories:
+
+    def pinned(category: str) -> PlannedModel | None:
         version = registry.find(category, alias)
-        if version is None:
-            errors[category] = f"category {category!r} has no model with alias {alias!r}"
-            continue
-        models[category] = _planned_model(version, registry.uri)
+        return None if version is None else _planned_model(version, registry.uri)
+
+    with ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="nfbmr-models") as pool:
+        found = dict(zip(categories, pool.map(pinned, categories), strict=True))
+    models = {category: model for category, model in found.items() if model is not None}
+    errors = {
+        category: f"category {category!r} has no model with alias {alias!r}"
+        for category in categories
+        if category not in models
+    }
     if not models:
         # Says what there is, and the nearest name.
         registry.resolve(next(iter(errors), ""), alias)
@@ -155,5 +164,17 @@ def make_plan(
 
 
 def _planned_model(version: ModelVersion, registry_uri: str) -> PlannedModel:
-    detector = load_detector(version, registry_uri)
-    return PlannedModel(version, detector.backbone, detector.weights, detector.heads.shape)
+    """From the description alone: the tensors of a thousand models take minutes to fetch."""
+    described = describe_detector(version, registry_uri)
+    try:
+        backbone = plain_values.mapping(described["backbone"])
+        plain_values.count(backbone["image_size_px"])
+        plain_values.text(backbone["resampling"])
+        channels, height, width = map(plain_values.count, described["feature_shape"])
+        weights = plain_values.text(described["weights"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RegistryError(
+            f"The description of {version.name} version {version.version} is damaged "
+            f"({type(error).__name__}: {error}): promote another one, or fit the category again."
+        ) from error
+    return PlannedModel(version, backbone, weights, (channels, height, width))

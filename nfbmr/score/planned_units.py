@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from nfbmr.data.archive_entry import joined
 
 UNITS_PER_GROUP = 32
+UNIT_BYTES = 2**28
+"""Of encoded pictures in a unit, where their lengths are known."""
 _UNITS_AT_ONCE = 4096
 
 UNIT = pa.schema(
@@ -170,7 +172,10 @@ def sorted_by_category(table: pa.Table) -> pa.Table:
 
 
 def cut_units(ordered: pa.Table, unit_size: int) -> Units:
-    """Units of at most so many pictures, each of one category.
+    """Units of at most so many pictures and ``UNIT_BYTES``, each of one category.
+
+    A task holds all pictures of a unit, and an actor those of several. A picture that is larger
+    alone is a unit of its own; one of unknown length counts as nothing.
 
     Args:
         ordered: rows of ``PICTURES``, sorted by category.
@@ -182,6 +187,7 @@ def cut_units(ordered: pa.Table, unit_size: int) -> Units:
     firsts = np.concatenate([[0], ends[:-1]])
     runs = zip(firsts, ends, strict=True)
     start_U = np.concatenate([np.arange(first, end, unit_size) for first, end in runs])
+    start_U = _cut_by_bytes(start_U, ordered.column("length"))
     end_U = np.append(start_U[1:], len(codes))
     group_U = np.arange(len(start_U)) // UNITS_PER_GROUP
     categories = encoded.dictionary.take(pa.array(codes[start_U]))
@@ -193,6 +199,24 @@ def cut_units(ordered: pa.Table, unit_size: int) -> Units:
         pa.array(end_U - start_U),
     ]
     return Units(pa.table(arrays, schema=UNIT))
+
+
+def _cut_by_bytes(start_U: NDArray[np.int64], lengths: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The beginnings of units, with further ones where a unit would hold too many bytes."""
+    length_P: NDArray[np.int64] = pc.fill_null(lengths, 0).to_numpy()
+    sum_P = np.concatenate([[0], np.cumsum(length_P)])
+    end_U = np.append(start_U[1:], len(length_P))
+    further: list[int] = []
+    for unit in np.flatnonzero(sum_P[end_U] - sum_P[start_U] > UNIT_BYTES):
+        first, end = int(start_U[unit]), int(end_U[unit])
+        while sum_P[end] - sum_P[first] > UNIT_BYTES and end - first > 1:
+            # The first picture that does not fit any more, but never the unit's own first.
+            fits = int(np.searchsorted(sum_P, sum_P[first] + UNIT_BYTES, side="right")) - 1
+            first = max(first + 1, fits)
+            if first >= end:
+                break
+            further.append(first)
+    return np.sort(np.append(start_U, np.array(further, dtype=np.int64)))
 
 
 def unit_name(pictures: pa.Table, category: str) -> str:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
+from nfbmr.output_place import check_place
 from nfbmr.plain_columns import plain
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
@@ -67,6 +68,7 @@ def retry_failed(
     Raises:
         NfbmrError: there is no finished run, or nothing can be done at all.
     """
+    check_place(request.output)
     output = storage.absolute_uri(request.output)
     plan, marker = load_plan(output), read_marker(output)
     if plan is None or marker is None:
@@ -142,7 +144,9 @@ def _score(
         return WorkDone()
     check_backbones(plan, request.weights)
     schema = plan_schema(plan, settings.output.map_type)
-    return score_units(plan, left, output, schema, settings, registry, request.weights, progress)
+    return score_units(
+        plan, left, output, schema, settings, registry, request.weights, progress, finished
+    )
 
 
 def _tidy(output: str, retried: str) -> None:
@@ -178,7 +182,8 @@ def _replace(plan: Plan, retried: str, output: str, names: Sequence[str]) -> Non
         chosen = place.filter(held).column("unit").unique().to_pylist()
         if not chosen:
             return None
-        return pa.concat_tables([_unit_rows(plan, retried, number) for number in chosen])
+        tables = [_unit_rows(plan, retried, number) for number in chosen]
+        return pa.concat_tables([table.cast(tables[0].schema) for table in tables])
 
     replace_rows(output, names, rows)
 

@@ -32,9 +32,10 @@ from nfbmr.score.plan_files import (
     load_plan,
     remove_other_plans,
 )
-from nfbmr.score.publish import remove_leftovers
+from nfbmr.score.publish import is_published, remove_leftovers
 from nfbmr.score.sources import list_sources
 from nfbmr.score.statistics import WorkDone
+from nfbmr.score.status import begin_session
 from nfbmr.score.summary import ScoringSummary
 from nfbmr.score.units import finished_units
 from nfbmr.settings import RunSettings
@@ -114,7 +115,11 @@ def _score(
         return ScoringSummary.of_earlier(finished_marker(output)["run"])
     started = time.monotonic()
     schema = plan_schema(plan, settings.output.map_type)
-    work = _score_left(plan, output, schema, request, registry, settings, progress)
+    work = WorkDone()
+    if is_published(output):
+        progress.say(f"The data set in {output} is whole and has only lost its marker")
+    else:
+        work = _score_left(plan, output, schema, request, registry, settings, progress)
     return finish(plan, output, schema, settings, work, started, progress)
 
 
@@ -231,4 +236,7 @@ def _score_left(
     if not left:
         return WorkDone()
     check_backbones(plan, request.weights)
-    return score_units(plan, left, output, schema, settings, registry, request.weights, progress)
+    begin_session(output)
+    return score_units(
+        plan, left, output, schema, settings, registry, request.weights, progress, finished
+    )

@@ -6,11 +6,12 @@ import json
 import re
 from typing import Any
 
-from nfbmr.errors import RegistryError
+from nfbmr.errors import RegistryError, StoreError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.score.dataset import finished_marker
 from nfbmr.score.summary import ScoringSummary
+from nfbmr.store_faults import store_sentences
 
 
 def record_in_registry(summary: ScoringSummary, registry: Registry, progress: Progress) -> None:
@@ -23,8 +24,9 @@ def record_in_registry(summary: ScoringSummary, registry: Registry, progress: Pr
         registry: whose tracking server takes it.
         progress: where a warning is said.
     """
-    request = finished_marker(summary.output)["request"]
     try:
+        with store_sentences(f"Reading {summary.output}"):
+            request = finished_marker(summary.output)["request"]
         registry.record(
             key=summary.run_id,
             name=f"score {summary.run_id[:8]}",
@@ -32,7 +34,7 @@ def record_in_registry(summary: ScoringSummary, registry: Registry, progress: Pr
             metrics=run_metrics(summary),
             files={"summary.json": json.dumps(summary.as_dict(), indent=1)},
         )
-    except RegistryError as error:
+    except (RegistryError, StoreError) as error:
         progress.say(
             f"warning: the scores are finished, but not recorded in MLflow. {error} The same "
             "command again records them."

@@ -6,6 +6,8 @@ another one's forward passes run. Only the forward passes are kept apart by a lo
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +18,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nfbmr import storage
-from nfbmr.errors import NfbmrError, StoreError
+from nfbmr.errors import NfbmrError, RegistryUnavailableError, StoreError
 from nfbmr.model.detector import Detector
-from nfbmr.registry import load_detector
+from nfbmr.registry import Registry, load_detector
 from nfbmr.score.decode import decode_pictures
 from nfbmr.score.forward import ForwardPasses
 from nfbmr.score.forward_difference import NOT_COMPARED
@@ -31,7 +33,6 @@ from nfbmr.score.store_watch import is_held, refusals
 from nfbmr.score.unit_row import UnitPicture, bytes_of, pictures_from_json, values_of
 from nfbmr.score.units import write_unit
 from nfbmr.settings import RunSettings
-from nfbmr.store_faults import store_sentences
 
 
 class Scorer:
@@ -61,7 +62,7 @@ class Scorer:
     ) -> None:
         self.models = dict(models)
         self.output = output
-        self.registry_uri = registry_uri
+        self.registry = Registry(registry_uri)
         self.patience_s = settings.store_patience_s
         self.rows = RowMaker(self.models, run_id, schema)
         self.forward = ForwardPasses(self._load, settings, weights)
@@ -72,8 +73,15 @@ class Scorer:
 
     def _load(self, category: str) -> Detector:
         version = self.models[category].version
-        with store_sentences(f"Loading {version.name} version {version.version}"):
-            return load_detector(version, self.registry_uri)
+        try:
+            return self.registry.patiently(
+                lambda: load_detector(version, self.registry.uri), self.patience_s
+            )
+        except RegistryUnavailableError as error:
+            # No fault of the pictures: they must not become error rows.
+            raise StoreError(
+                f"{error} Then run the same command again. What was finished stays."
+            ) from error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Decode, score and commit a batch of one unit; return a row of statistics."""
@@ -103,7 +111,8 @@ class Scorer:
             return {}
         try:
             with self.lock:
-                return self.forward.columns(category, pixels_BHWC, clock)
+                columns = self.forward.columns(category, pixels_BHWC, clock)
+            return _finite(columns, [picture for picture in pictures if picture.error is None])
         except StoreError:
             raise
         except NfbmrError as error:
@@ -132,6 +141,21 @@ class Scorer:
         size = model.image_size_px
         flat: NDArray[np.uint8] = np.frombuffer(bytes_of(batch, "pixels"), dtype=np.uint8)
         return flat.reshape(-1, size, size, 3)
+
+
+def _finite(
+    columns: dict[str, Sequence[Any]], scored: Sequence[UnitPicture]
+) -> dict[str, Sequence[Any]]:
+    """The columns without the pictures whose scores are no finite numbers; those get an error."""
+    finite = [math.isfinite(score) for score in columns["score"]]
+    for picture, is_finite in zip(scored, finite, strict=True):
+        if not is_finite:
+            picture.fail(
+                "its score is not a finite number: it is like no picture in training", MODEL
+            )
+    if all(finite):
+        return columns
+    return {name: list(itertools.compress(values, finite)) for name, values in columns.items()}
 
 
 def _statistics(

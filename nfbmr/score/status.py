@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -15,7 +15,7 @@ from nfbmr.errors import OutputError
 from nfbmr.output_place import check_place
 from nfbmr.score.dataset import read_marker
 from nfbmr.score.plan import Plan
-from nfbmr.score.plan_files import load_plan
+from nfbmr.score.plan_files import PLAN_FOLDER, load_plan
 from nfbmr.score.planned_units import Units
 from nfbmr.score.units import finished_units, read_failed, units_uri
 from nfbmr.store_faults import store_sentences
@@ -100,7 +100,8 @@ def _unfinished(output: str, plan: Plan) -> RunStatus:
     failed, is_exact = _failed(output, units)
     done = units.pictures
     left = plan.pictures - done
-    seconds = seconds_left(list(_written_at(output)), len(plan.units) - len(units))
+    stamps, began = list(_written_at(output)), session_began(output)
+    seconds = seconds_left(stamps, len(plan.units) - len(units), began)
     return RunStatus(output, False, plan.pictures, done, failed, is_exact, left, seconds)
 
 
@@ -114,18 +115,22 @@ def _failed(output: str, units: Units) -> tuple[int, bool]:
     return (failed if is_exact else round(failed * len(names) / len(asked))), is_exact
 
 
-def seconds_left(stamps: Sequence[float], left: int) -> float | None:
+def seconds_left(stamps: Sequence[float], left: int, began: float | None = None) -> float | None:
     """Time that units will take, from when others were written.
 
     Args:
-        stamps: of the committed units, seconds since any moment; a pause between two sessions of
-            the run is left out.
+        stamps: of the committed units, seconds since any moment.
         left: how many units there are still.
+        began: when the run was last started. Where that is not known, or has brought forth too
+            little to go by, a gap that is much longer than the others is taken for a pause.
 
     Returns:
         Seconds; None where fewer than two units tell nothing.
     """
     ordered = sorted(stamps)
+    own = [stamp for stamp in ordered if began is not None and stamp >= began]
+    if len(own) > 1 and own[-1] > own[0]:
+        return left * (own[-1] - own[0]) / (len(own) - 1)
     gaps = [later - earlier for earlier, later in pairwise(ordered)]
     if not gaps:
         return None
@@ -137,6 +142,25 @@ def seconds_left(stamps: Sequence[float], left: int) -> float | None:
     return left * sum(session) / len(session)
 
 
+def begin_session(output: str) -> None:
+    """Leave a mark that tells when a run was last started, by its store's own clock."""
+    storage.write_atomically(_session_uri(output), b"{}")
+
+
+def session_began(output: str) -> float | None:
+    """When the run was last started, in seconds since 1970; None where there is no mark."""
+    fs, path = storage.file_system(_session_uri(output))
+    try:
+        fs.invalidate_cache(path.rpartition("/")[0])
+        return _changed_at(fs.info(path))
+    except FileNotFoundError:
+        return None
+
+
+def _session_uri(output: str) -> str:
+    return storage.join(output, PLAN_FOLDER, "session.json")
+
+
 def _written_at(output: str) -> Iterable[float]:
     fs, path = storage.file_system(units_uri(output))
     try:
@@ -144,6 +168,13 @@ def _written_at(output: str) -> Iterable[float]:
     except FileNotFoundError:
         return
     for info in entries:
-        changed = info.get("mtime") or info.get("LastModified") or info.get("created")
+        changed = _changed_at(info)
         if changed is not None and info["name"].endswith(_SUFFIX):
-            yield changed if isinstance(changed, (int, float)) else changed.timestamp()
+            yield changed
+
+
+def _changed_at(info: Mapping[str, Any]) -> float | None:
+    changed = info.get("mtime") or info.get("LastModified") or info.get("created")
+    if changed is None or isinstance(changed, (int, float)):
+        return changed
+    return float(changed.timestamp())

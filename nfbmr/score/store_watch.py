@@ -2,12 +2,13 @@
 
 A unit with such pictures is held back at first: it is not committed, and comes again when all
 others are done. What is refused then as well becomes an error row. A store that gives nothing at
-all ends the run instead, with nothing lost: better than a million error rows by morning.
+all ends the run instead, with nothing lost: better than a million error rows by morning. Whether it
+is the store or the picture is told by asking for another one that could be read before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from nfbmr.errors import StoreError
@@ -47,14 +48,19 @@ def refusals(pictures: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
-def settle(pictures: Sequence[Asked]) -> None:
+def settle(pictures: Sequence[Asked], store_works: Callable[[], bool]) -> None:
     """After the last try: what was refused stays an error.
 
+    Args:
+        pictures: of a unit.
+        store_works: looks whether the store gives other pictures; asked where it gave none.
+
     Raises:
-        StoreError: the store is silent to every picture of the unit; they must not become errors.
+        StoreError: the store is silent to every picture of the unit and to others as well: they
+            must not become errors.
     """
     found = refusals(pictures)
-    if pictures and found["busy"] == len(pictures):
+    if pictures and found["busy"] == len(pictures) and not store_works():
         raise StoreError(_sentence("A unit has", found["reason"]))
     for picture in pictures:
         picture.refused = None
@@ -66,14 +72,29 @@ class StoreWatch:
     Args:
         any_read: whether pictures could be read in an earlier session of the run.
         categories: whose units come first, one of each: some of them may be denied.
+        works: looks whether the store still gives the pictures of a unit that could be read, by
+            the unit's name. Without it, silence is the store's.
+        witness: such a unit of an earlier session.
+
+    Attributes:
+        held: names of the units that come once more.
+        witness: the last unit of which a picture could be read.
     """
 
-    def __init__(self, any_read: bool, categories: int = 1) -> None:
+    def __init__(
+        self,
+        any_read: bool,
+        categories: int = 1,
+        works: Callable[[str], bool] = lambda _: False,
+        witness: str | None = None,
+    ) -> None:
         self._any_read = any_read
         self._denied_before_stop = max(UNITS_BEFORE_STOP, categories + 1)
+        self._works = works
         self._silent = self._denied = 0
         self._reason = ""
         self.held: set[str] = set()
+        self.witness = witness
 
     def look(self, row: Mapping[str, Any]) -> None:
         """Take the statistics of a unit.
@@ -85,14 +106,21 @@ class StoreWatch:
             self.held.add(row["unit"])
             self._reason = row["reason"]
         self._any_read |= row["read"] > 0
+        if row["read"]:
+            self.witness = row["unit"]
         wholly = row["refused"] == row["pictures"]
         if wholly and row["busy"] == row["refused"]:
             self._silent += 1
         elif row["read"] or row["refused"]:
             self._silent = 0
         self._denied = self._denied + 1 if wholly and not self._any_read else 0
-        if self._silent >= UNITS_BEFORE_STOP or self._denied >= self._denied_before_stop:
+        if self._denied >= self._denied_before_stop:
             self._stop()
+        if self._silent >= UNITS_BEFORE_STOP:
+            # One archive on a bad place of a disk must not keep all others waiting for ever.
+            if self.witness is None or not self._works(self.witness):
+                self._stop()
+            self._silent = 0
 
     def check_any_read(self) -> None:
         """Before the last try: somewhere something must have been readable.

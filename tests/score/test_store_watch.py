@@ -88,8 +88,40 @@ def test_a_small_run_of_which_nothing_could_be_read_ends_before_the_last_try() -
 
 def test_after_the_last_try_a_refused_picture_is_an_error() -> None:
     pictures = [READ, denied(), busy(), DAMAGED]
-    settle(pictures)
+    settle(pictures, lambda: False)
     assert not is_held(pictures)
     assert [picture.error is None for picture in pictures] == [True, False, False, False]
+
+
+def test_a_unit_that_stays_silent_is_errors_only_where_the_store_gives_others() -> None:
     with pytest.raises(StoreError):
-        settle([busy(), busy()])
+        settle([busy(), busy()], lambda: False)
+    alone = [busy()]
+    settle(alone, lambda: True)
+    assert not is_held(alone)
+    assert alone[0].error
+
+
+def test_a_broken_archive_does_not_keep_the_others_waiting() -> None:
+    """Any number of silent units, while another unit's pictures can be read whenever asked."""
+    asked: list[str] = []
+
+    def works(unit_name: str) -> bool:
+        asked.append(unit_name)
+        return True
+
+    watch = StoreWatch(any_read=False, works=works)
+    watch.look(unit(0, READ, GONE))
+    for number in range(1, 10 * UNITS_BEFORE_STOP):
+        watch.look(unit(number, busy(), busy()))
+    assert asked == ["0"] * 9
+    assert len(watch.held) == 10 * UNITS_BEFORE_STOP - 1
+    earlier = StoreWatch(any_read=True, works=works, witness="earlier")
+    for number in range(UNITS_BEFORE_STOP):
+        earlier.look(unit(number, busy()))
+    assert asked[-1] == "earlier"
+    silent = StoreWatch(any_read=True, works=lambda _: False, witness="earlier")
+    for number in range(UNITS_BEFORE_STOP - 1):
+        silent.look(unit(number, busy()))
+    with pytest.raises(StoreError):
+        silent.look(unit(99, busy()))

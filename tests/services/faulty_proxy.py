@@ -72,7 +72,8 @@ def s3_error(status: int, code: str) -> Fault:
 
 
 SLOW_DOWN = s3_error(503, "SlowDown")
-EXPIRED = s3_error(403, "ExpiredToken")
+EXPIRED = s3_error(400, "ExpiredToken")
+"""As AWS says it: to a HEAD, whose answer has no body, with nothing but the status."""
 UNKNOWN_KEY = s3_error(403, "InvalidAccessKeyId")
 DENIED = s3_error(403, "AccessDenied")
 QUOTA = s3_error(403, "QuotaExceeded")
