@@ -30,6 +30,9 @@ def wrapped(error: Exception) -> DataError:
         (s3_error("InvalidAccessKeyId", 403), StoreFault.REFUSES_ALL),
         (s3_error("NoSuchBucket", 404), StoreFault.REFUSES_ALL),
         (boto.NoCredentialsError(), StoreFault.REFUSES_ALL),
+        (s3_error("400", 400), StoreFault.REFUSES_ALL),  # HEAD, expired
+        (s3_error("Bad Request", 400), StoreFault.REFUSES_ALL),
+        (s3_error("InvalidArgument", 400), StoreFault.OTHER),
         (s3_error("AccessDenied", 403), StoreFault.DENIED),
         (s3_error("403", 403), StoreFault.DENIED),
         (s3_error("SlowDown", 503), StoreFault.BUSY),

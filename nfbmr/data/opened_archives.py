@@ -43,6 +43,12 @@ class OpenedArchives(Generic[T]):
             self._opened.move_to_end(key)
             return self._opened[key]
 
+    def clear(self) -> None:
+        """Close all."""
+        with self._lock:
+            self._opened.clear()
+            self._failed.clear()
+
     def _opened_or_noted(self, key: tuple[Hashable, ...]) -> T:
         self._failed.clear()
         try:

@@ -230,3 +230,27 @@ def test_a_sparse_member_is_a_problem_of_the_listing(tmp_path: Path, form: str) 
     (problem,) = listed.problems
     assert "hole.png" in problem
     assert "sparse" in problem
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"16 path=a/b.jpg\n" + b"x" * 30,
+        b"16 path=a/b.jpg\n" + b"0 ",
+        b" path=a/b.jpg\n",
+        b"3 =\n2 \n",
+        b"99 path=a/b.jpg\n",
+    ],
+)
+def test_an_extended_header_that_leads_nowhere_is_damage_and_no_endless_loop(
+    content: bytes, tmp_path: Path
+) -> None:
+    """Found in review: a record without a length began anew for ever."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        header = tarfile.TarInfo("PaxHeaders/a")
+        header.type, header.size = tarfile.XHDTYPE, len(content)
+        tar.addfile(header, io.BytesIO(content))
+        tar.addfile(tarfile.TarInfo("bottle/1.png"))
+    with pytest.raises(DataError, match="the extended header at byte 0 is damaged"):
+        list_archive(save(tmp_path, "pax.tar", packed.getvalue()))

@@ -116,3 +116,10 @@ def test_a_name_that_is_not_utf8_is_a_problem_of_its_own(tmp_path: Path, pattern
     listing = join_slices(lister, [lister.list_slice(name) for name in lister.slices])
     assert [entry.member for entry in listing.entries] == ["b/a1.png"]
     assert len(listing.problems) == 1
+
+
+@pytest.mark.parametrize("pattern", ["**/line7/**/*.jpg", "2026-*/**/line7/**", "**/**/*.tar"])
+def test_any_depth_twice_is_refused(pattern: str, root: str) -> None:
+    """Found in review: the second one was taken for one level, and pictures were left out."""
+    with pytest.raises(DataError, match=r"has \*\* more than once"):
+        listers_of(f"{root}/{pattern}")

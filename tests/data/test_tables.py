@@ -15,7 +15,7 @@ from nfbmr.data.archives import join_slices, lister_of, read_entry
 from nfbmr.data.manifest import ABSENT, look_up
 from nfbmr.data.picture_file import DecodeLimits
 from nfbmr.data.table_columns import MANIFEST, PICTURES, TableColumns, as_times
-from nfbmr.errors import ConfigError, DataError
+from nfbmr.errors import ConfigError, DamagedTableError, DataError
 
 UTC = datetime.UTC
 WHEN = datetime.datetime(2026, 11, 24, 8, 15, 0, 250_000, tzinfo=UTC)
@@ -71,7 +71,7 @@ def test_a_null_picture_and_a_changed_file_are_errors_of_the_picture(tmp_path: P
     assert read_entry(one) == b"one"
     with pytest.raises(DataError, match="has no bytes in column 'image'"):
         read_entry(none)
-    parquet_archive._opened.cache_clear()
+    parquet_archive._opened.clear()
     pq.write_table(pa.table({"image": [b"other", None]}), path)
     with pytest.raises(DataError, match="changed since it was listed"):
         read_entry(one)
@@ -264,7 +264,63 @@ def test_a_row_of_more_bytes_than_the_limit_is_refused_and_repeated_values_are_o
     assert pa.total_allocated_bytes() - before < 10 * 100_000
     with pytest.raises(DataError, match="limit of 1000"):
         read_entry(entries[7], DecodeLimits(max_bytes=1000))
-    parquet_archive._opened.cache_clear()
+    parquet_archive._opened.clear()
     monkeypatch.setattr(parquet_archive, "LARGEST_GROUP_BYTES", 50_000)
     with pytest.raises(DataError, match="smaller row groups"):
         read_entry(entries[7])
+
+
+SECONDS = int(WHEN.timestamp())
+
+
+@pytest.mark.parametrize("unit", [1, 10**3, 10**6, 10**9])
+@pytest.mark.parametrize("kind", [pa.int64(), pa.float64()])
+def test_unix_times_of_any_unit(unit: int, kind: pa.DataType) -> None:
+    moment = SECONDS * unit if pa.types.is_integer(kind) else float(SECONDS * unit)
+    column = pa.chunked_array([pa.array([moment, None], kind)])
+    assert as_times("m.csv", "t", column).to_pylist() == [WHEN.replace(microsecond=0), None]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([float("nan"), float("inf"), SECONDS]),
+        pa.array([2**62, -(2**62), SECONDS * 10**9]),
+        pa.array([1e20, -1e20, SECONDS * 1e9]),
+        pa.array([2**62, -(2**62), SECONDS * 1000], pa.timestamp("ms")),
+        pa.array([2**60, -(2**60), SECONDS * 10**6], pa.timestamp("us", tz="UTC")),
+        pa.array(["99999-01-01T00:00:00", "", f"{WHEN:%Y-%m-%dT%H:%M:%S}"]),
+    ],
+    ids=["no number", "integers", "floats", "milliseconds", "microseconds", "text"],
+)
+def test_what_is_no_moment_is_null_and_ends_no_run(column: pa.Array) -> None:
+    """Found in review: a time beyond Python's years ended every later try of the run."""
+    try:
+        times = as_times("m.csv", "t", pa.chunked_array([column])).to_pylist()
+    except DataError:
+        assert pa.types.is_string(column.type)
+        return
+    assert len(times) == 3
+    assert all(time is None or time.year >= 1 for time in times)
+
+
+@pytest.mark.parametrize("claimed", [200_000, 10**12])
+def test_a_footer_that_lies_about_its_rows_is_damage(claimed: int, tmp_path: Path) -> None:
+    """Found in review: a range as long as the footer said was made in the driver's memory."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": contents(3)}), path)
+
+    class Lying:
+        """A footer that says more rows than its row groups have."""
+
+        def __init__(self, real: pq.FileMetaData) -> None:
+            self._real = real
+            self.num_rows = claimed
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    lister = lister_of(str(path), None, TableColumns())
+    assert isinstance(lister, parquet_archive.ParquetLister)
+    with pytest.raises(DamagedTableError, match=f"its footer speaks of {claimed} rows"):
+        lister._check_count(Lying(pq.read_metadata(path)))

@@ -1,9 +1,11 @@
 """What the tests of faults share: pictures, models, a store behind a faulty proxy, a cluster."""
 
+import gzip
 import io
 import os
 import tarfile
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import s3fs
 import torch
@@ -137,7 +140,7 @@ def here(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture(scope="session")
 def stored(plant: Plant, environment: Mapping[str, str]) -> str:
-    """The pictures as a prefix ``pictures`` and an ``all.tar`` in a bucket; its URI."""
+    """The pictures in a bucket, as a prefix ``pictures`` and ``all.…`` of each kind; its URI."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -147,8 +150,26 @@ def stored(plant: Plant, environment: Mapping[str, str]) -> str:
         store.mkdir(bucket)
         store.pipe({f"{bucket}/pictures/{name}": data for name, data in plant.pictures.items()})
         store.pipe_file(f"{bucket}/all.tar", Path(plant.tar).read_bytes())
+        store.pipe_file(f"{bucket}/all.tar.gz", gzip.compress(Path(plant.tar).read_bytes()))
+        store.pipe_file(f"{bucket}/all.zip", _zip(plant.pictures))
+        store.pipe_file(f"{bucket}/all.parquet", _parquet(plant.pictures))
         s3fs.S3FileSystem.clear_instance_cache()
     return bucket
+
+
+def _zip(pictures: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, data in pictures.items():
+            archive.writestr(name, data)
+    return packed.getvalue()
+
+
+def _parquet(pictures: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    table = pa.table({"image": list(pictures.values()), "path": list(pictures)})
+    pq.write_table(table, packed, row_group_size=16)
+    return packed.getvalue()
 
 
 @pytest.fixture(scope="session")

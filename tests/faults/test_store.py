@@ -4,6 +4,7 @@ Runs go through real Ray workers to a real object store, behind a proxy that fai
 """
 
 import itertools
+import random
 import uuid
 from collections.abc import Mapping
 
@@ -29,7 +30,8 @@ IMPATIENT = "run.store_patience_s=1"
 
 
 def is_picture_read(request: Request) -> bool:
-    return request.method == "GET" and request.path.endswith((".jpg", "all.tar"))
+    archives = (".jpg", "all.tar", "all.tar.gz", "all.zip", "all.parquet")
+    return request.method == "GET" and request.path.endswith(archives)
 
 
 def is_commit(request: Request) -> bool:
@@ -39,6 +41,18 @@ def is_commit(request: Request) -> bool:
 @pytest.fixture
 def output(stored: str) -> str:
     return f"{stored}/scores-{uuid.uuid4().hex}"
+
+
+def every_fault_in_turn(seed: int) -> Choose:
+    """While an archive is listed as while it is read."""
+    generator = random.Random(seed)
+    kinds = (faulty.cut_short, faulty.truncated, faulty.reset, faulty.SLOW_DOWN)
+
+    def choose(request: Request) -> Fault | None:
+        hit = is_picture_read(request) and generator.random() < 0.25
+        return generator.choice(kinds) if hit else None
+
+    return choose
 
 
 PASSING: dict[str, tuple[str, Choose]] = {
@@ -51,13 +65,17 @@ PASSING: dict[str, tuple[str, Choose]] = {
         some(0.05, 5, faulty.cut_short, is_picture_read),
     ),
     "slow": ("pictures", some(0.2, 6, faulty.slow(2.0), is_picture_read)),
+    **{
+        f"cut short, truncated and reset, {kind}": (kind, every_fault_in_turn(number))
+        for number, kind in enumerate(("all.zip", "all.parquet", "all.tar.gz", "all.tar"))
+    },
     "commits throttled": ("all.tar", some(0.4, 7, faulty.SLOW_DOWN, is_commit)),
     "commits reset": ("all.tar", some(0.3, 8, faulty.reset, is_commit)),
 }
 
 
 def passing(name: str) -> object:
-    marks = [by_hand] if name.startswith("cut short") else []
+    marks = [by_hand] if name.startswith("cut short") and "all.zip" not in name else []
     return pytest.param(*PASSING[name], id=name, marks=marks)
 
 
@@ -88,9 +106,20 @@ def ends_with_a_sentence(outcome: Outcome, *words: str) -> None:
 
 
 @by_hand
-@pytest.mark.parametrize("answer", [faulty.EXPIRED, faulty.UNKNOWN_KEY], ids=["expired", "unknown"])
+@pytest.mark.parametrize(
+    ("source", "answer", "after"),
+    [
+        ("pictures", faulty.EXPIRED, 110),
+        ("pictures", faulty.UNKNOWN_KEY, 110),
+        ("all.parquet", faulty.EXPIRED, 40),
+        ("all.tar.gz", faulty.EXPIRED, 40),
+    ],
+    ids=["expired", "unknown", "expired, parquet", "expired, tar.gz"],
+)
 def test_credentials_that_stop_working_end_the_run_and_lose_nothing(
+    source: str,
     answer: Fault,
+    after: int,
     driver: Driver,
     plant: Plant,
     stored: str,
@@ -99,8 +128,8 @@ def test_credentials_that_stop_working_end_the_run_and_lose_nothing(
     undisturbed: Rows,
 ) -> None:
     """From the middle of the run on, everything is refused."""
-    argv = plant.argv(f"{stored}/pictures", output)
-    with proxy.faults(lambda request: answer if request.number > 110 else None):
+    argv = plant.argv(f"{stored}/{source}", output)
+    with proxy.faults(lambda request: answer if request.number > after else None):
         outcome = driver.run(argv)
         assert proxy.failed > 0
     ends_with_a_sentence(outcome, "credentials")
@@ -185,6 +214,32 @@ def test_one_picture_that_always_resets_is_one_error_row(
     rows = rows_of(output)
     assert rows.pop("cable/007.jpg")["status"] == "error"
     assert_same(rows, {m: row for m, row in undisturbed.items() if m != "cable/007.jpg"})
+
+
+@by_hand
+def test_a_category_that_always_resets_is_error_rows_and_keeps_no_other_waiting(
+    driver: Driver, plant: Plant, stored: str, output: str, proxy: FaultyProxy, undisturbed: Rows
+) -> None:
+    """Eight units without a readable picture, while the store gives all others."""
+
+    def bottles(request: Request) -> Fault | None:
+        hit = is_picture_read(request) and "/bottle/" in request.path
+        return faulty.reset if hit else None
+
+    argv = plant.argv(f"{stored}/pictures", output, IMPATIENT)
+    with proxy.faults(bottles):
+        outcome = driver.run(argv)
+    assert "30 of 60 pictures have no score" in outcome.said, outcome.said
+    rows = rows_of(output)
+    assert rows.keys() == undisturbed.keys()
+    for member, row in rows.items():
+        if member.startswith("bottle/"):
+            assert row["status"] == "error"
+        else:
+            assert_same({member: row}, {member: undisturbed[member]})
+    again = driver.run([*argv, "--retry-failed"])
+    assert again.code == 0, again.said
+    assert_same(rows_of(output), undisturbed)
 
 
 @by_hand

@@ -18,6 +18,7 @@ from nfbmr.score import finish as finish_module
 from nfbmr.score import merge
 from nfbmr.score.dataset import read_marker, read_scores
 from nfbmr.score.parts import category_folder, cut_parts
+from nfbmr.score.plan_files import unit_uris
 from nfbmr.score.schema import score_schema
 from nfbmr.score.units import finished_units, write_unit
 from nfbmr.settings import OutputSettings, RunSettings
@@ -154,6 +155,31 @@ def test_maps_in_single_precision_have_the_same_values(tmp_path: Path) -> None:
     assert maps[0] == maps[1]
     with pytest.raises(ConfigError, match=r"run\.output\.map_type = 'int8': expected one of"):
         OutputSettings(map_type="int8")
+
+
+def test_sessions_with_other_types_of_maps_make_one_data_set(tmp_path: Path) -> None:
+    """Found in review: the setting was changed when half of the units were there."""
+    output = str(tmp_path)
+    plan, half = committed(output, [30])
+    single = score_schema({12}, "float32")
+    for unit in list(plan.units)[::2]:
+        uris = unit_uris(output, plan.run_id, unit)
+        write_unit(output, unit.name, rows(uris, unit.category, single))
+    finished(output, plan, single, settings(map_type="float32"))
+    table = read_scores(output)
+    assert table.schema.field("anomaly_map").type == pa.list_(pa.float32(), 12)
+    assert table.num_rows == 30
+    assert half != single
+
+
+def test_a_category_that_no_folder_can_be_named_after_is_a_sentence(tmp_path: Path) -> None:
+    """And after the setting was changed, the same command finishes."""
+    output = str(tmp_path)
+    plan, schema = committed(output, [3], ["a" * 300])
+    with pytest.raises(ConfigError, match="partition_by_category = false"):
+        finished(output, plan, schema, settings(partition_by_category=True))
+    finished(output, plan, schema, settings(partition_by_category=False))
+    assert read_scores(output).num_rows == 3
 
 
 STEPS = [

@@ -13,7 +13,9 @@ from tests.conftest import Trained
 
 
 @pytest.mark.integration
-def test_decoding_in_tasks_and_a_pool_that_grows(trained: Trained, tmp_path: Path) -> None:
+def test_decoding_in_tasks_and_a_pool_that_may_grow_give_the_same_rows(
+    trained: Trained, tmp_path: Path
+) -> None:
     request = ScoringRequest((trained.factory.archive,), str(tmp_path / "actors"))
     other = replace(request, output=str(tmp_path / "tasks"))
     settings = replace(trained.config.run, decode="tasks", actors_min=1, forward=REFERENCE)

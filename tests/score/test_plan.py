@@ -5,12 +5,14 @@ import pickle
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.errors import ConfigError, DataError, OutputError, RegistryError
 from nfbmr.registry import Registry, default_uri
+from nfbmr.score import planned_units
 from nfbmr.score.category_rule import CategoryRule
 from nfbmr.score.plan import Plan, PlannedPicture, pictures_table
 from nfbmr.score.plan_files import (
@@ -216,3 +218,29 @@ def test_a_run_id_that_is_a_path_is_refused(trained: Trained, tmp_path: Path) ->
     path.write_text(path.read_text().replace(RUN_ID, f"../{RUN_ID}"))
     with pytest.raises(OutputError, match="no id of a run"):
         load_plan(str(tmp_path))
+
+
+@given(
+    lengths=st.lists(st.integers(0, 3 * planned_units.UNIT_BYTES // 2), min_size=1, max_size=40),
+    unit_size=st.integers(1, 9),
+)
+def test_a_unit_holds_no_more_bytes_than_a_worker_can_bear(
+    lengths: list[int], unit_size: int
+) -> None:
+    """But one picture at least."""
+    pictures = pictures_table(
+        PlannedPicture(f"/a/{n}", "/a", f"{n}", None, length, "v", "bottle")
+        for n, length in enumerate(lengths)
+    )
+    units = cut_units(pictures, unit_size)
+    place = 0
+    for unit in units:
+        own = lengths[place : place + unit.count]
+        assert 1 <= unit.count <= unit_size
+        assert unit.count == 1 or sum(own) <= planned_units.UNIT_BYTES
+        place += unit.count
+    assert place == len(lengths)
+    small = [length // 1000 for length in lengths]
+    assert len({unit.name for unit in units}) == len(units)
+    few = pictures.set_column(4, "length", pa.array(small, pa.int64()))
+    assert len(cut_units(few, unit_size)) == -(-len(lengths) // unit_size)

@@ -1,13 +1,15 @@
 """The time that is left, told from when units were written."""
 
 import itertools
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import nfbmr.score.status
-from nfbmr.score.status import run_status, seconds_left
+from nfbmr.score.status import begin_session, run_status, seconds_left, session_began
 from nfbmr.settings import RunSettings
 from tests.score.committed_run import committed, finished
 
@@ -27,6 +29,22 @@ def test_time_left_follows_the_pace_since_the_last_pause(
     assert seconds_left(list(reversed([*before, *session])), left) == pytest.approx(
         left * pace, rel=1e-3
     )
+
+
+@given(
+    actors=st.integers(2, 16),
+    every=st.floats(20.0, 300.0),
+    rounds=st.integers(3, 20),
+    left=st.integers(1, 1000),
+)
+def test_actors_in_step_are_no_pauses(actors: int, every: float, rounds: int, left: int) -> None:
+    """Found in review: of four that commit together every 75 s, a gap counted as half a second."""
+    began = 1e6
+    stamps = [began + every * (r + 1) + a * 0.1 for r in range(rounds) for a in range(actors)]
+    pace = every / actors
+    assert seconds_left(stamps, left, began) == pytest.approx(left * pace, rel=0.7)
+    yesterday = [began - 86400 + second for second in range(5)]
+    assert seconds_left([*yesterday, *stamps], left, began) == seconds_left(stamps, left, began)
 
 
 @pytest.mark.parametrize("stamps", [[], [5.0], [5.0, 5.0]])
@@ -50,8 +68,29 @@ def test_status_counts_rows_until_the_run_is_finished_and_then_too(
     monkeypatch.setattr(nfbmr.score.status, "UNITS_ASKED", len(plan.units) - 1)
     sampled = run_status(root)
     assert not sampled.failed_is_exact
-    assert 0 < sampled.failed <= 10
     finished(root, plan, schema, RunSettings())
     status = run_status(root)
     assert (status.finished, status.done, status.failed, status.left) == (True, 10, 4, 0)
     assert status.seconds_left == 0.0
+
+
+def test_errors_of_very_many_units_are_reckoned_from_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed(str(tmp_path), [600])
+    assert run_status(str(tmp_path)).failed == 200
+    monkeypatch.setattr(nfbmr.score.status, "UNITS_ASKED", 50)
+    sampled = run_status(str(tmp_path))
+    assert not sampled.failed_is_exact
+    assert sampled.failed == pytest.approx(200, rel=0.05)
+
+
+def test_the_clock_of_the_run_begins_with_its_session(root: str) -> None:
+    assert session_began(root) is None
+    committed(root, [9])
+    before = run_status(root)
+    begin_session(root)
+    began = session_began(root)
+    assert began is not None
+    assert began == pytest.approx(time.time(), abs=60)
+    assert run_status(root).done == before.done == 9
