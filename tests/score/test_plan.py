@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jobs.score
 from nfbmr.errors import ConfigError, DataError, OutputError, RegistryError
 from nfbmr.registry import Registry, default_uri
 from nfbmr.score import planned_units
@@ -244,3 +245,18 @@ def test_a_unit_holds_no_more_bytes_than_a_worker_can_bear(
     assert len({unit.name for unit in units}) == len(units)
     few = pictures.set_column(4, "length", pa.array(small, pa.int64()))
     assert len(cut_units(few, unit_size)) == -(-len(lengths) // unit_size)
+
+
+def test_a_dry_run_says_what_there_is_and_scores_nothing(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    line = [trained.factory.archive, "--output", str(output), "--work-dir", str(trained.work_dir)]
+    assert jobs.score.main([*line, "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    plan = load_plan(str(output))
+    assert plan is not None
+    assert plan.pictures == 43
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(plan.counts().items()))
+    assert f"Planned 43 pictures in {len(plan.units)} units: {counts}" in said
+    assert sorted(path.name for path in output.iterdir()) == ["_plan"]

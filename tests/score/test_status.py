@@ -1,6 +1,8 @@
 """The time that is left, told from when units were written."""
 
 import itertools
+import json
+import re
 import time
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import jobs.score
 import nfbmr.score.status
 from nfbmr.score.status import begin_session, run_status, seconds_left, session_began
 from nfbmr.settings import RunSettings
@@ -94,3 +97,17 @@ def test_the_clock_of_the_run_begins_with_its_session(root: str) -> None:
     assert began is not None
     assert began == pytest.approx(time.time(), abs=60)
     assert run_status(root).done == before.done == 9
+
+
+def test_the_command_says_how_far_a_run_is_in_words_and_for_programs(
+    root: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    committed(root, [10])
+    assert jobs.score.main(["--output", root, "--status"]) == 0
+    said = capsys.readouterr().out
+    for label, value in (("pictures", 10), ("done", 10), ("of them with an error", 4), ("left", 0)):
+        assert re.search(rf"^{label} +{value}\b", said, re.MULTILINE), said
+    assert said.startswith("unfinished")
+    assert jobs.score.main(["--output", root, "--status", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["pictures"], status["failed"], status["finished"]) == (10, 4, False)
