@@ -71,7 +71,7 @@ def test_while_planning(
     assert driver.run(argv).code == 0
     assert_same(rows_of(output), undisturbed)
     left = {path.name for path in Path(output, "_plan").iterdir()}
-    kinds = ("pictures", "units", "plan", "indexes")
+    kinds = ("pictures", "units", "plan", "indexes", "session")
     assert {name.partition("-")[0].partition(".")[0] for name in left} <= set(kinds)
     assert not [name for name in left if "-" in name and plan.run_id not in name]
 

@@ -75,7 +75,7 @@ PASSING: dict[str, tuple[str, Choose]] = {
 
 
 def passing(name: str) -> object:
-    marks = [by_hand] if name.startswith("cut short") and "all.zip" not in name else []
+    marks = [by_hand] if name.startswith("cut short") else []
     return pytest.param(*PASSING[name], id=name, marks=marks)
 
 

@@ -155,7 +155,7 @@ class CuttingClient:
     ("cut", "is_late"),
     [
         pytest.param(0, False, id="first version, unheard", marks=pytest.mark.slow),
-        pytest.param(0, True, id="first version, unanswered"),
+        pytest.param(0, True, id="first version, unanswered", marks=pytest.mark.slow),
         pytest.param(1, False, id="second version, unheard", marks=pytest.mark.slow),
         pytest.param(1, True, id="second version, unanswered"),
     ],

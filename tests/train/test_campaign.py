@@ -302,7 +302,7 @@ class Told(Progress):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("place", ["disk", "object store"])
+@pytest.mark.parametrize("place", ["disk", pytest.param("object store", marks=pytest.mark.slow)])
 def test_a_detector_that_is_fitted_is_registered_later_without_a_new_fit(
     place: str,
     trained: Trained,
