@@ -1,8 +1,10 @@
 """A local Ray answers only those who know its token, and workers have what they need."""
 
 import os
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,12 +32,31 @@ def test_a_stranger_without_the_token_is_turned_away(local_ray: None) -> None:
     assert friend.returncode == 0, friend.stderr[-2000:]
 
 
-def listening_ports() -> set[int]:
-    """Ports on which a process of this machine listens, at whatever address."""
+def own_listening_ports() -> set[int]:
+    """Ports on which this process and its children listen, at whatever address."""
     tables = [Path(f"/proc/net/{name}") for name in ("tcp", "tcp6")]
     rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
     listens = "0A"
-    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == listens}
+    ports = {row[9]: int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == listens}
+    found = set()
+    for process in own_processes():
+        for link in Path(f"/proc/{process}/fd").glob("*"):
+            with suppress(OSError):  # It has ended, or is closed.
+                socket = re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink()))
+                if socket is not None and socket[1] in ports:
+                    found.add(ports[socket[1]])
+    return found
+
+
+def own_processes() -> set[int]:
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    own = {os.getpid()}
+    while more := {p for p, parent in parents.items() if parent in own} - own:
+        own |= more
+    return own
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="not Linux")
@@ -45,7 +66,7 @@ def listening_ports() -> set[int]:
 def test_what_only_a_cluster_needs_is_not_started(local_ray: None, what: str, port: int) -> None:
     assert not ray._private.worker._global_node.webui_url
     gcs_port = int(ray.get_runtime_context().gcs_address.rpartition(":")[2])
-    listening = listening_ports()
+    listening = own_listening_ports()
     assert gcs_port in listening, "the test would not see a port"
     assert port not in listening, what
 

@@ -23,6 +23,8 @@ _NANOSECONDS = 1e-6
 """Of a millisecond in a nanosecond: the smallest unit."""
 _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 _MOST_MS = 1e15
+_NO_TIME = 9.2e18
+"""Near the ends of 64 bits, where NumPy and pandas keep "not a time"."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +164,19 @@ def as_times(archive: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArra
 
 
 def _times_of_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Unix times as milliseconds."""
+    """Unix times as milliseconds; their unit is told from the one in the middle.
+
+    The largest may be what somebody's tools write for "never" or for "not known".
+    """
     seconds = column.cast(pa.float64(), safe=False)
-    finite = pc.if_else(pc.is_finite(seconds), seconds, pa.scalar(None, pa.float64()))
-    largest = pc.max(pc.abs(finite)).as_py() or 0.0
+    is_number = pc.and_(pc.is_finite(seconds), pc.less(pc.abs(seconds), _NO_TIME))
+    numbers = pc.if_else(is_number, seconds, pa.scalar(None, pa.float64()))
+    sizes = pc.abs(numbers).filter(pc.greater(pc.abs(numbers), 0.0))
+    middle = pc.quantile(sizes, interpolation="nearest")[0].as_py() or 0.0
     factor = 1000.0
-    while largest >= _LAST_SECOND and factor > _NANOSECONDS:
-        largest, factor = largest / 1000, factor / 1000
-    ms = pc.round(pc.multiply(finite, factor))
+    while middle >= _LAST_SECOND and factor > _NANOSECONDS:
+        middle, factor = middle / 1000, factor / 1000
+    ms = pc.round(pc.multiply(numbers, factor))
     fits = pc.less(pc.abs(ms), _MOST_MS)
     within = pc.if_else(fits, ms, pa.scalar(None, pa.float64()))
     return _within_calendar(within.cast(pa.int64()))

@@ -204,14 +204,38 @@ def _read_description(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} is not readable JSON ({error}): fetch it again.") from error
+    _check_format(description, str(path))
+    return description
+
+
+def described_shape(description: Any, who: str) -> tuple[int, int, int]:
+    """(C, H, W) of the features of a detector of which only ``detector.json`` was read.
+
+    Args:
+        description: its content.
+        who: begins a message.
+
+    Raises:
+        WeightsError: this version cannot read a detector of this format, or the shape is none.
+    """
+    _check_format(description, who)
+    try:
+        return _feature_shape(description["feature_shape"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{who} is damaged ({type(error).__name__}: {error}): fetch the model version again, "
+            "or fit the category again."
+        ) from error
+
+
+def _check_format(description: Any, who: str) -> None:
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         found = description.get("format") if isinstance(description, dict) else None
         wrote = description.get("nfbmr_version") if isinstance(description, dict) else None
         raise WeightsError(
-            f"{path} has detector format {found!r}, but nfbmr {__version__} reads format {FORMAT}: "
+            f"{who} has detector format {found!r}, but nfbmr {__version__} reads format {FORMAT}: "
             f"use nfbmr {wrote or 'of a matching version'}, or fit the category again."
         )
-    return description
 
 
 def _feature_shape(values: Sequence[Any]) -> tuple[int, int, int]:

@@ -101,13 +101,15 @@ def first_stage(name: str, network: nn.Module) -> str:
     Raises:
         ConfigError: the network does not say what its stages are.
     """
-    stages = _stages(network)
-    if not stages:
+    parts = dict(network.named_modules())
+    known = [stage for stage in _stages(network) if stage and stage in parts]
+    if not known:
         raise ConfigError(
-            f"backbone.precision = 'mixed': {name} does not say what its stages are, so where "
-            "float32 ends is unknown: set backbone.precision to 'float32' or 'bfloat16'."
+            f"{name} does not say what its stages are, so where mixed precision changes from "
+            "float32 is unknown: set backbone.precision (in scoring run.forward) to 'float32' or "
+            "'bfloat16'."
         )
-    return stages[0]
+    return known[0]
 
 
 def _stages(network: nn.Module) -> list[str]:

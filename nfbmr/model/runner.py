@@ -20,6 +20,7 @@ from nfbmr.model.network import first_stage
 from nfbmr.model.precision import (
     AUTOMATIC,
     COMPILED,
+    FLOAT32,
     MIXED,
     REFERENCE,
     autocast,
@@ -66,6 +67,7 @@ class BackboneRunner:
         self.precision = forward_precision(forward, self.backbone.settings.precision)
         self.numerics = used_precision(self.precision, self.device)
         self._network: Callable[[Tensor], Tensor] = self.backbone
+        self._context = self.precision
         if forward != REFERENCE:
             self._make_fast(forward)
 
@@ -82,6 +84,8 @@ class BackboneRunner:
             self.numerics += ", not compiled: there is no C++ compiler (g++, or $CXX) at hand"
         elif forward == COMPILED:
             self.numerics += ", compiled"
+            # Its casts were recorded: in a context of their own they would be made once more.
+            self._context = FLOAT32
             self._network = compiled(self.backbone, self.precision, self.batch_size)
 
     def features(self, pixels: Sequence[bytes | memoryview]) -> Tensor:
@@ -112,7 +116,7 @@ class BackboneRunner:
     @torch.inference_mode()
     def forward(self, pixels_BHWC: Tensor) -> Tensor:
         """Features of one batch that lies on the device: (B, C, H, W), float32."""
-        with autocast(self.precision, self.device):
+        with autocast(self._context, self.device):
             return self._network(pixels_BHWC).float()
 
     def _upload(self, pixels_BHWC: NDArray[np.uint8]) -> Tensor:

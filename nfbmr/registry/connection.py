@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,27 +60,33 @@ class Connection:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._client: MlflowClient | None = None
+        # MLflow's own first connection is not made for several threads at once.
+        self._connecting = threading.Lock()
         self._gone_since: float | None = None
         self._last_failed = 0.0
 
     @property
     def client(self) -> MlflowClient:
         """The MLflow client, connected on first use."""
-        if self._client is None:
-            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-            # MLflow would try for minutes, and send again what the server may have done already.
-            # How long to try is ours to say, see ``patiently``; what is tried again looks first.
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-            if self.uri.startswith("sqlite:///"):
-                Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-            # MLflow announces on standard error that it makes its tables.
-            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-            from mlflow import MlflowClient
+        with self._connecting:
+            if self._client is None:
+                self._client = self._connected()
+            return self._client
 
-            with registry_errors("connecting", self.uri):
-                self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-        return self._client
+    def _connected(self) -> MlflowClient:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # MLflow would try for minutes, and send again what the server may have done already.
+        # How long to try is ours to say, see ``patiently``; what is tried again looks first.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        # MLflow announces on standard error that it makes its tables.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        with registry_errors("connecting", self.uri):
+            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def patiently(self, operation: Callable[[], _T], patience_s: float) -> _T:
         """Do something with the registry; while it cannot be reached, try again.

@@ -6,10 +6,12 @@ import json
 
 from nfbmr.model.backbone import create_backbone
 from nfbmr.model.detector import check_identity, settings_of_identity
+from nfbmr.model.network import first_stage
+from nfbmr.model.precision import MIXED
 from nfbmr.score.plan import Plan
 
 
-def check_backbones(plan: Plan, weights: str | None) -> None:
+def check_backbones(plan: Plan, weights: str | None, forward: str) -> None:
     """Build every backbone that the plan's models need, once, and compare it with theirs.
 
     What is wrong with weights is one sentence now instead of an error in every row.
@@ -17,9 +19,10 @@ def check_backbones(plan: Plan, weights: str | None) -> None:
     Args:
         plan: whose models count.
         weights: where the weights are now, if not where they were at training.
+        forward: how the forward passes are run, see ``FORWARD_MODES``.
 
     Raises:
-        ConfigError: this timm cannot build the network any more.
+        ConfigError: this timm cannot build the network any more, or it cannot be run that way.
         WeightsError: weights are missing, unreadable, or others than those of the fit.
     """
     checked: set[str] = set()
@@ -28,5 +31,7 @@ def check_backbones(plan: Plan, weights: str | None) -> None:
         key = json.dumps([model.backbone, source], sort_keys=True)
         if key not in checked:
             backbone = create_backbone(settings_of_identity(model.backbone, source))
+            if forward == MIXED:
+                first_stage(backbone.settings.name, backbone.network)
             check_identity(backbone, model.backbone, f"The detector of {category!r}")
             checked.add(key)

@@ -20,13 +20,17 @@ from nfbmr.score.unit_row import UNIT_ROW, UnitPicture, pictures_to_json
 from nfbmr.store_faults import store_sentences
 
 _FETCH_THREADS = 8
-_MOST_BYTES = 2**31
+_MOST_BYTES = 2**32
 
 
-class _Room:
-    """How much a unit's pictures hold so far; threads may overshoot by a picture each."""
-
-    held_bytes = 0
+def _too_much(planned: PlannedPicture) -> UnitPicture:
+    picture = UnitPicture(planned.image_uri, planned.archive, planned.member)
+    picture.fail(
+        f"the pictures of its unit have more than {_MOST_BYTES / 2**30:g} GiB together: score them "
+        "in a run with a smaller run.unit_size",
+        "too_large",
+    )
+    return picture
 
 
 class Fetcher:
@@ -69,9 +73,7 @@ class Fetcher:
         with clock.whole_process("fetch"):
             with store_sentences(f"Reading the plan in {self.output}"):
                 planned = unit_pictures(self.output, self.run_id, unit)
-            reader, room = PictureReader(self.patience_s), _Room()
-            with ThreadPoolExecutor(_FETCH_THREADS) as pool:
-                fetched = list(pool.map(lambda each: self._fetch(each, reader, room), planned))
+            fetched = self._fetch_all(planned)
             if self.last_try:
                 settle(
                     [picture for picture, _ in fetched],
@@ -86,9 +88,27 @@ class Fetcher:
             **clock.seconds,
         }
 
-    def _fetch(
-        self, planned: PlannedPicture, reader: PictureReader, room: _Room
-    ) -> tuple[UnitPicture, bytes]:
+    def _fetch_all(self, planned: Sequence[PlannedPicture]) -> list[tuple[UnitPicture, bytes]]:
+        """All pictures of a unit.
+
+        Units are cut by the lengths that are known. Where some are not, the pictures come in small
+        groups, and those behind the group with which there are too many bytes are errors: the same
+        ones in every run.
+        """
+        reader = PictureReader(self.patience_s)
+        is_bounded = all(picture.length is not None for picture in planned)
+        step = max(1, len(planned)) if is_bounded else _FETCH_THREADS
+        fetched: list[tuple[UnitPicture, bytes]] = []
+        with ThreadPoolExecutor(_FETCH_THREADS) as pool:
+            for start in range(0, len(planned), step):
+                group = planned[start : start + step]
+                if not is_bounded and sum(len(data) for _, data in fetched) > _MOST_BYTES:
+                    fetched += [(_too_much(picture), b"") for picture in group]
+                else:
+                    fetched += pool.map(lambda picture: self._fetch(picture, reader), group)
+        return fetched
+
+    def _fetch(self, planned: PlannedPicture, reader: PictureReader) -> tuple[UnitPicture, bytes]:
         """A picture and its bytes, none where it has an error."""
         picture = UnitPicture(planned.image_uri, planned.archive, planned.member)
         if planned.captured_at is not None:
@@ -97,13 +117,6 @@ class Fetcher:
             picture.fail(planned.problem, NO_CATEGORY if planned.member else LISTING)
         elif planned.category in self.model_errors:
             picture.fail(self.model_errors[planned.category], NO_MODEL)
-        elif room.held_bytes > _MOST_BYTES:
-            # Units are cut by the lengths that are known: of these some were not.
-            picture.fail(
-                f"the pictures of its unit have more than {_MOST_BYTES / 2**30:g} GiB together: "
-                "name their sizes in the manifest, or choose a smaller run.unit_size",
-                "too_large",
-            )
         if picture.error is not None:
             return picture, b""
         read = reader.read(planned)
@@ -111,7 +124,6 @@ class Fetcher:
             picture.fail(str(read.error), read.refused or read.error.kind)
             picture.refused = read.refused
         else:
-            room.held_bytes += len(read.data)
             picture.encoded_bytes = len(read.data)
             picture.content_hash = content_hash(read.data)
         return picture, read.data

@@ -22,6 +22,7 @@ from nfbmr.errors import OutputError
 from nfbmr.score.parts import CATEGORY, Part
 from nfbmr.score.plan_files import unit_uris
 from nfbmr.score.planned_units import PlannedUnit
+from nfbmr.score.schema import cast_rows
 from nfbmr.score.spark_schema import SPARK_KEY, spark_schema
 from nfbmr.score.units import read_unit
 
@@ -109,7 +110,7 @@ def _checked(
                 "remove its file and run the same command again."
             )
         # Sessions of the run may have been told other types of maps.
-        yield table.select(merge.schema.names).cast(merge.schema)
+        yield cast_rows(table, merge.schema)
 
 
 def _ahead(

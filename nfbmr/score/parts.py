@@ -8,10 +8,13 @@ names, and a file of one can take the place of the other's.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
+from nfbmr import storage
 from nfbmr.errors import ConfigError
 from nfbmr.score.plan import Plan
 from nfbmr.score.planned_units import Units
@@ -98,17 +101,31 @@ def category_folder(category: str) -> str:
 
     What a path cannot hold is written as in a URI. Letters beyond ASCII stay: pyarrow and Spark
     disagree about their escapes.
-
-    Raises:
-        ConfigError: no file system takes so long a name.
     """
     unsafe = r"[\x00-\x1f\x7f\"#%'*/:=?\\<>|{}\[\]^]"
     escaped = re.sub(unsafe, lambda match: f"%{ord(match[0]):02X}", category)
-    folder = f"{CATEGORY}={escaped or NO_VALUE}"
-    if len(folder.encode()) > _LONGEST_NAME_BYTES:
-        raise ConfigError(
-            f"The category {category[:40]}… is too long for the name of a folder "
-            f"({len(folder.encode())} bytes; {_LONGEST_NAME_BYTES} are possible): set "
-            "run.output.partition_by_category = false, and run the same command again."
-        )
-    return folder
+    return f"{CATEGORY}={escaped or NO_VALUE}"
+
+
+def check_folders(categories: Iterable[str], output: str, settings: OutputSettings) -> None:
+    """Refuse folders by category where the output's file system has no names that long.
+
+    Args:
+        categories: of the run.
+        output: of the run; in an object store a name may be as long as a key.
+        settings: whether there are such folders.
+
+    Raises:
+        ConfigError: a category's name is too long.
+    """
+    is_local = isinstance(storage.file_system(output)[0], LocalFileSystem)
+    if not (settings.partition_by_category and is_local):
+        return
+    for category in categories:
+        length = len(category_folder(category).encode())
+        if length > _LONGEST_NAME_BYTES:
+            raise ConfigError(
+                f"The category {category[:40]}… is too long for the name of a folder ({length} "
+                f"bytes; {_LONGEST_NAME_BYTES} are possible): set "
+                "run.output.partition_by_category = false, and run the same command again."
+            )

@@ -85,7 +85,9 @@ _WITNESSES = 4
 
 
 def gives_any(pictures: Sequence[PlannedPicture], patience_s: float = 0.0) -> bool:
-    """Whether a store gives one of the first of some pictures; false where it refuses all.
+    """Whether a store answers when it is asked for one of the first of some pictures.
+
+    That a picture is gone, or another one by now, is an answer, too.
 
     Args:
         pictures: some of which could be read before.
@@ -93,6 +95,12 @@ def gives_any(pictures: Sequence[PlannedPicture], patience_s: float = 0.0) -> bo
     """
     reader = PictureReader(patience_s)
     try:
-        return any(reader.read(picture).error is None for picture in pictures[:_WITNESSES])
+        return any(_is_answer(reader.read(picture)) for picture in pictures[:_WITNESSES])
     except StoreError:
         return False
+
+
+def _is_answer(read: ReadPicture) -> bool:
+    if read.error is None or read.error.kind == "changed":
+        return True
+    return fault_of(read.error) is StoreFault.MISSING

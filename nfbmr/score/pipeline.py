@@ -31,6 +31,7 @@ from functools import partial
 import pyarrow as pa
 import ray
 
+from nfbmr.errors import OutputError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.resources import FETCH_CPUS, actor_pool, cluster_gpus, decode_threads, ray_data_session
@@ -141,7 +142,10 @@ class _PicturesByUnit:
     def readable(self, units: Collection[str]) -> str | None:
         """One of some finished units with a picture that could be read; None if none is known."""
         for name in sorted(units)[:_UNITS_ASKED]:
-            hashes = read_unit(self._output, name).column("content_hash")
+            try:
+                hashes = read_unit(self._output, name).column("content_hash")
+            except OutputError:  # Another driver of the run has just finished it; or it is damaged.
+                continue
             if hashes.null_count < len(hashes):
                 return name
         return None

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from nfbmr import plain_values
 from nfbmr.errors import RegistryError
+from nfbmr.model.detector import described_shape
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import Registry, describe_detector
 from nfbmr.score.planned_units import Units
@@ -148,8 +149,11 @@ def make_plan(
         version = registry.find(category, alias)
         return None if version is None else _planned_model(version, registry.uri)
 
+    # MLflow opens its stores on first use, which is no matter for several threads at once.
+    first = {category: pinned(category) for category in categories[:1]}
     with ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="nfbmr-models") as pool:
-        found = dict(zip(categories, pool.map(pinned, categories), strict=True))
+        others = categories[1:]
+        found = first | dict(zip(others, pool.map(pinned, others), strict=True))
     models = {category: model for category, model in found.items() if model is not None}
     errors = {
         category: f"category {category!r} has no model with alias {alias!r}"
@@ -170,11 +174,11 @@ def _planned_model(version: ModelVersion, registry_uri: str) -> PlannedModel:
         backbone = plain_values.mapping(described["backbone"])
         plain_values.count(backbone["image_size_px"])
         plain_values.text(backbone["resampling"])
-        channels, height, width = map(plain_values.count, described["feature_shape"])
+        shape = described_shape(described, f"{version.name} version {version.version}")
         weights = plain_values.text(described["weights"])
     except (KeyError, TypeError, ValueError) as error:
         raise RegistryError(
             f"The description of {version.name} version {version.version} is damaged "
             f"({type(error).__name__}: {error}): promote another one, or fit the category again."
         ) from error
-    return PlannedModel(version, backbone, weights, (channels, height, width))
+    return PlannedModel(version, backbone, weights, shape)

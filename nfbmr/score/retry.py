@@ -39,7 +39,7 @@ from nfbmr.score.plan_files import (
 )
 from nfbmr.score.planned_units import cut_units
 from nfbmr.score.run import ScoringRequest
-from nfbmr.score.schema import ERROR
+from nfbmr.score.schema import ERROR, cast_rows
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.summary import ScoringSummary
 from nfbmr.score.tally import Tally, tally_scores
@@ -142,7 +142,7 @@ def _score(
     left = plan.units.without(finished)
     if not left:
         return WorkDone()
-    check_backbones(plan, request.weights)
+    check_backbones(plan, request.weights, settings.forward)
     schema = plan_schema(plan, settings.output.map_type)
     return score_units(
         plan, left, output, schema, settings, registry, request.weights, progress, finished
@@ -183,7 +183,10 @@ def _replace(plan: Plan, retried: str, output: str, names: Sequence[str]) -> Non
         if not chosen:
             return None
         tables = [_unit_rows(plan, retried, number) for number in chosen]
-        return pa.concat_tables([table.cast(tables[0].schema) for table in tables])
+        # Sessions may have been told other types of maps; the file's is known to the caller.
+        maps = [table.schema.field("anomaly_map").type.value_type for table in tables]
+        widest = tables[next((i for i, kind in enumerate(maps) if kind == pa.float32()), 0)].schema
+        return pa.concat_tables([cast_rows(table, widest) for table in tables])
 
     replace_rows(output, names, rows)
 
@@ -217,7 +220,7 @@ def replace_rows(
             new = rows(old.read(columns=["image_uri"]).column("image_uri"))
             if new is None:
                 continue
-            own = new.select(old.schema_arrow.names).cast(old.schema_arrow)
+            own = cast_rows(new, old.schema_arrow)
             with (
                 storage.open_atomically(uri) as file,
                 pq.ParquetWriter(file, old.schema_arrow, compression="zstd") as writer,

@@ -22,6 +22,7 @@ from nfbmr.score.category_rule import CategoryRule
 from nfbmr.score.dataset import finished_marker, read_marker
 from nfbmr.score.finish import finish, plan_schema
 from nfbmr.score.listing_store import ListingStore
+from nfbmr.score.parts import check_folders
 from nfbmr.score.pipeline import score_units
 from nfbmr.score.plan import Plan, make_plan
 from nfbmr.score.plan_files import (
@@ -114,6 +115,7 @@ def _score(
         remove_other_plans(plan, output)
         return ScoringSummary.of_earlier(finished_marker(output)["run"])
     started = time.monotonic()
+    check_folders(plan.counts(), output, settings.output)
     schema = plan_schema(plan, settings.output.map_type)
     work = WorkDone()
     if is_published(output):
@@ -235,7 +237,7 @@ def _score_left(
         progress.say(f"{len(finished)} of {len(plan.units)} units were finished before")
     if not left:
         return WorkDone()
-    check_backbones(plan, request.weights)
+    check_backbones(plan, request.weights, settings.forward)
     begin_session(output)
     return score_units(
         plan, left, output, schema, settings, registry, request.weights, progress, finished

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 OK = "ok"
 ERROR = "error"
@@ -71,6 +73,31 @@ def score_schema(map_sizes: set[int], map_type: str = "float16") -> pa.Schema:
         metadata = {"description": description}
         fields.append(pa.field(name, data_type, nullable=nullable, metadata=metadata))
     return pa.schema(fields)
+
+
+def cast_rows(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows in another schema of ``score_schema``, of the same or fewer columns.
+
+    What a map holds beyond half precision is its largest number there, as where rows are made.
+    """
+    table = table.select(schema.names)
+    place = schema.get_field_index("anomaly_map")
+    if place >= 0:
+        wanted, own = schema.field(place).type, table.schema.field(place).type
+        if pa.types.is_float16(wanted.value_type) and not pa.types.is_float16(own.value_type):
+            clipped = [_clipped(chunk, wanted) for chunk in table.column(place).chunks]
+            column = pa.chunked_array(clipped, wanted)
+            table = table.set_column(place, schema.field(place), column)
+    return table.cast(schema)
+
+
+def _clipped(maps: pa.Array, wanted: pa.DataType) -> pa.Array:
+    limit = float(np.finfo(np.float16).max)
+    values = pc.min_element_wise(pc.max_element_wise(maps.flatten(), -limit), limit)
+    halves = values.cast(pa.float16())
+    if pa.types.is_fixed_size_list(wanted):
+        return pa.FixedSizeListArray.from_arrays(halves, type=wanted, mask=maps.is_null())
+    return pa.ListArray.from_arrays(maps.offsets, halves, type=wanted, mask=maps.is_null())
 
 
 def missing_map(schema: pa.Schema) -> list[None] | None:

@@ -46,8 +46,8 @@ def test_what_more_pictures_cost_is_what_the_model_says(
     trained: Trained, s3_server: ThreadedMotoServer, s3_bucket: str, tmp_path: Path
 ) -> None:
     """The difference of two runs: without what every run asks for once."""
-    recorder = Recorder.before(s3_server)
-    few, many = (requests_of_a_run(n, trained, s3_bucket, recorder) for n in (FEW, MANY))
+    with Recorder.before(s3_server) as recorder:
+        few, many = (requests_of_a_run(n, trained, s3_bucket, recorder) for n in (FEW, MANY))
     seen = {kind.lower(): many[kind] - few[kind] for kind in ("GET", "HEAD", "PUT")}
     reckoned = {
         kind: store_requests(MANY, COSTS, Cluster(1, unit_size=UNIT_SIZE))[kind]

@@ -27,23 +27,28 @@ def test_an_archive_is_opened_once_and_the_longest_unused_is_closed() -> None:
 
 
 def test_threads_that_wait_share_a_failure_and_later_ones_try_again() -> None:
-    tries = []
-    waiting = threading.Barrier(8)
+    tries, asking, all_ask = [], [], threading.Event()
 
     def open_(name: str) -> str:
         tries.append(name)
-        time.sleep(0.3)
+        assert all_ask.wait(60)
         raise TimeoutError(name)
 
     archives = OpenedArchives(open_, kept=2)
 
-    def ask(_: int) -> None:
-        waiting.wait()
+    def ask(number: int) -> None:
+        asking.append(number)
         with pytest.raises(TimeoutError):
             archives.get("a")
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(ask, range(8)))
+        asked = [pool.submit(ask, number) for number in range(8)]
+        while len(asking) < 8:
+            time.sleep(0.01)
+        time.sleep(0.5)  # The last one is between its note and the question.
+        all_ask.set()
+        for each in asked:
+            each.result()
     assert tries == ["a"]
     with pytest.raises(TimeoutError):
         archives.get("a")

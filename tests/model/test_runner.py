@@ -5,8 +5,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from nfbmr.errors import ConfigError
+from nfbmr.model import compilation
 from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.compilation import compiler
+from nfbmr.model.network import first_stage
 from nfbmr.model.precision import (
     AUTOMATIC,
     BFLOAT16,
@@ -178,3 +181,41 @@ def test_compiled_passes_change_rounding_only(
     expected_BCHW, _ = features(pixels_BHWC, precision)
     assert runner.numerics.endswith(", compiled")
     assert error(runner.features_of(pixels_BHWC), expected_BCHW) < limit
+
+
+@needs_bfloat16
+def test_what_is_recorded_keeps_its_own_casts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found in review: run in autocast once more, the part in float32 was cast as well."""
+    monkeypatch.setattr(compilation.torch, "compile", lambda graph, options: graph)
+    settings = BackboneSettings(
+        name="vit_tiny_patch16_224",
+        layer="blocks.1",
+        weights="random",
+        image_size_px=64,
+        precision=MIXED,
+    )
+    torch.manual_seed(0)
+    plain = BackboneRunner(settings, batch_size=2, device=CPU)
+    torch.manual_seed(0)
+    recorded = BackboneRunner(settings, batch_size=2, device=CPU, forward=COMPILED)
+    pixels_BHWC = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    y_BCHW, expected_BCHW = (r.features_of(pixels_BHWC) for r in (recorded, plain))
+    assert error(y_BCHW, expected_BCHW) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [(["stem", "layer1"], "layer1"), (["", "layer1"], "layer1"), ([""], None), (None, None)],
+)
+def test_a_stage_that_the_network_does_not_have_is_none(
+    stages: list[str] | None, expected: str | None
+) -> None:
+    network = torch.nn.Sequential()
+    network.add_module("layer1", torch.nn.Identity())
+    if stages is not None:
+        network.feature_info = [{"module": name} for name in stages]  # type: ignore[assignment]
+    if expected is None:
+        with pytest.raises(ConfigError, match="does not say what its stages are"):
+            first_stage("net", network)
+    else:
+        assert first_stage("net", network) == expected

@@ -1,5 +1,6 @@
 """Units become one data set with a marker; a reader never sees half a run."""
 
+import datetime
 import json
 import threading
 from pathlib import Path
@@ -17,9 +18,9 @@ from nfbmr.errors import ConfigError, OutputError
 from nfbmr.score import finish as finish_module
 from nfbmr.score import merge
 from nfbmr.score.dataset import read_marker, read_scores
-from nfbmr.score.parts import category_folder, cut_parts
+from nfbmr.score.parts import category_folder, check_folders, cut_parts
 from nfbmr.score.plan_files import unit_uris
-from nfbmr.score.schema import score_schema
+from nfbmr.score.schema import cast_rows, score_schema
 from nfbmr.score.units import finished_units, write_unit
 from nfbmr.settings import OutputSettings, RunSettings
 from tests.score.committed_run import committed, finished, planned, rows
@@ -172,14 +173,30 @@ def test_sessions_with_other_types_of_maps_make_one_data_set(tmp_path: Path) -> 
     assert half != single
 
 
-def test_a_category_that_no_folder_can_be_named_after_is_a_sentence(tmp_path: Path) -> None:
-    """And after the setting was changed, the same command finishes."""
-    output = str(tmp_path)
-    plan, schema = committed(output, [3], ["a" * 300])
+def test_a_category_that_no_folder_can_be_named_after_is_a_sentence(root: str) -> None:
+    """On a disk; an object store's keys are long enough."""
+    partitioned = OutputSettings(partition_by_category=True)
+    check_folders(["a" * 240], root, partitioned)
+    check_folders(["a" * 300], root, OutputSettings())
+    if root.startswith("s3://"):
+        check_folders(["a" * 300], root, partitioned)
+        return
     with pytest.raises(ConfigError, match="partition_by_category = false"):
-        finished(output, plan, schema, settings(partition_by_category=True))
-    finished(output, plan, schema, settings(partition_by_category=False))
-    assert read_scores(output).num_rows == 3
+        check_folders(["bottle", "a" * 300], root, partitioned)
+
+
+def test_maps_beyond_half_precision_are_cut_off_when_rows_are_cast(tmp_path: Path) -> None:
+    for sizes in ({4}, {4, 5}):
+        single, half = score_schema(sizes, "float32"), score_schema(sizes, "float16")
+        maps = [[1e6, -1e6, 0.5, 3.0], [None] * 4]
+        columns = {name: [None, None] for name in single.names} | {"anomaly_map": maps}
+        for name in ("image_uri", "category", "status", "run_id"):
+            columns[name] = ["x", "y"]
+        columns["scored_at"] = [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)] * 2
+        cast = cast_rows(pa.table(columns, schema=single), half)
+        assert cast.schema == half
+        assert cast.column("anomaly_map").to_pylist() == [[65504.0, -65504.0, 0.5, 3.0], [None] * 4]
+        assert cast_rows(cast, single).schema == single
 
 
 STEPS = [

@@ -4,7 +4,8 @@ import fnmatch
 import io
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
@@ -106,11 +107,15 @@ class Recorder:
         return self.application(environ, start_response)
 
     @classmethod
-    def before(cls, server: ThreadedMotoServer) -> "Recorder":
-        """Put one before a server that has started."""
+    @contextmanager
+    def before(cls, server: ThreadedMotoServer) -> Iterator["Recorder"]:
+        """Put one before a server that has started, for the length of a block."""
         recorder = cls(server._server.app)
         server._server.app = recorder
-        return recorder
+        try:
+            yield recorder
+        finally:
+            server._server.app = recorder.application
 
     def taken(self) -> list[Request]:
         """The requests so far, which are forgotten here."""

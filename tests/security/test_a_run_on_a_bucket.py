@@ -102,8 +102,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     store.call_s3("create_bucket", Bucket=BUCKET)
     store.put(f"{factory.root}/", f"{BUCKET}/parts/", recursive=True)
     store.put(factory.archive, f"{BUCKET}/archive/line7.tar")
-    with registry_with_a_log_in(folder, tmp_path_factory.mktemp("users")) as registry:
-        yield run_of_jobs(folder, endpoint, registry, Recorder.before(server))
+    users = tmp_path_factory.mktemp("users")
+    with (
+        registry_with_a_log_in(folder, users) as registry,
+        Recorder.before(server) as recorder,
+    ):
+        yield run_of_jobs(folder, endpoint, registry, recorder)
     server.stop()
 
 

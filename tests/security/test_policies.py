@@ -48,7 +48,6 @@ def test_the_recorder_sees_what_a_client_asks_for() -> None:
     """A client that deletes in bulk: the objects are in the body, not in the address."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    recorder = Recorder.before(server)
     host, port = server.get_host_and_port()
     store = fsspec.filesystem(
         "s3",
@@ -57,11 +56,12 @@ def test_the_recorder_sees_what_a_client_asks_for() -> None:
         client_kwargs={"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"},
     )
     try:
-        store.call_s3("create_bucket", Bucket=BUCKET)
-        store.pipe({f"{BUCKET}/scores/{index}": b"x" for index in range(3)})
-        assert {request.action for request in recorder.taken()} >= {"s3:PutObject"}
-        store.rm([f"{BUCKET}/scores/{index}" for index in range(3)])
-        assert not store.find(f"{BUCKET}/scores")
+        with Recorder.before(server) as recorder:
+            store.call_s3("create_bucket", Bucket=BUCKET)
+            store.pipe({f"{BUCKET}/scores/{index}": b"x" for index in range(3)})
+            assert {request.action for request in recorder.taken()} >= {"s3:PutObject"}
+            store.rm([f"{BUCKET}/scores/{index}" for index in range(3)])
+            assert not store.find(f"{BUCKET}/scores")
     finally:
         server.stop()
     deleted = {request.key for request in recorder.taken() if request.action == "s3:DeleteObject"}
