@@ -93,7 +93,8 @@ def cast_rows(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _clipped(maps: pa.Array, wanted: pa.DataType) -> pa.Array:
     limit = float(np.finfo(np.float16).max)
-    values = pc.min_element_wise(pc.max_element_wise(maps.flatten(), -limit), limit)
+    values = pc.max_element_wise(maps.flatten(), -limit, skip_nulls=False)
+    values = pc.min_element_wise(values, limit, skip_nulls=False)
     halves = values.cast(pa.float16())
     if pa.types.is_fixed_size_list(wanted):
         return pa.FixedSizeListArray.from_arrays(halves, type=wanted, mask=maps.is_null())
