@@ -247,7 +247,8 @@ def store_requests(pictures: int, costs: Costs, cluster: Cluster) -> dict[str, i
     units = math.ceil(pictures / cluster.unit_size)
     return {
         "list": 2 * math.ceil(pictures / LIST_PAGE) + math.ceil(units / LIST_PAGE),
-        # Pictures; each unit once by the merge, and its row group of the plan, by footer and rows.
+        # Pictures; each unit once by the merge, and its row group of the plan, by footer and rows,
+        # at most: a process that gets several units of a row group reads it once.
         "get": math.ceil(pictures * costs.gets) + 3 * units,
         "head": units,
         "put": units + math.ceil(pictures / rows_in_file(costs, cluster)),

@@ -20,7 +20,6 @@ from tests.security.s3_requests import Recorder
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 UNIT_SIZE = 4
 FEW, MANY = 8, 40
-TOLERANCE = 0.15
 
 
 def requests_of_a_run(
@@ -54,4 +53,7 @@ def test_what_more_pictures_cost_is_what_the_model_says(
         - store_requests(FEW, COSTS, Cluster(1, unit_size=UNIT_SIZE))[kind]
         for kind in seen
     }
-    assert seen == pytest.approx(reckoned, rel=TOLERANCE), (seen, reckoned)
+    assert (seen["head"], seen["put"]) == (reckoned["head"], reckoned["put"]), (seen, reckoned)
+    # A process that has read a row group of the plan finds its other units there.
+    units = (MANY - FEW) // UNIT_SIZE
+    assert MANY - FEW + units <= seen["get"] <= reckoned["get"], (seen, reckoned)
