@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
-STORE_ERRORS = (OSError, ValueError, ImportError, BotoCoreError)
+STORE_ERRORS = (OSError, ValueError, ImportError, BotoCoreError, ClientError)
 """What fsspec raises when files cannot be reached: on a disk, for a protocol that is unknown or
 needs a package, for an object store without credentials."""
 
 
-STORE_FAULTS = (OSError, BotoCoreError)
+STORE_FAULTS = (OSError, BotoCoreError, ClientError)
 """What a store raises that is busy, full, gone or refuses, and no programming error is."""
 
 # A name, a colon that no port follows, and a password of any signs up to the word's last @; or

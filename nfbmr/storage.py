@@ -173,7 +173,7 @@ def open_atomically(uri: str) -> Iterator[BinaryIO]:
         finally:
             partial.unlink(missing_ok=True)
         return
-    with tempfile.NamedTemporaryFile(prefix="nfbmr-upload-") as local:
+    with tempfile.NamedTemporaryFile("wb", prefix="nfbmr-upload-") as local:
         yield cast(BinaryIO, local)
         local.flush()
         # In one piece, so that it can be done again when the store is busy.

@@ -109,6 +109,11 @@ def fault_of(error: BaseException) -> StoreFault:
     return known[-1] if known else StoreFault.OTHER
 
 
+def is_stores(error: BaseException) -> bool:
+    """Whether a store failed: then nothing is known of the file that was read, not even damage."""
+    return fault_of(error) not in (StoreFault.OTHER, StoreFault.MISSING)
+
+
 def knows_no_conditions(error: BaseException) -> bool:
     """Whether a store refused a request only because it knows no conditional writes."""
     said = [one.response for one in _causes(error) if isinstance(one, boto.ClientError)]

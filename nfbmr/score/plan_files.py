@@ -31,7 +31,7 @@ from nfbmr.score.planned_units import (
     sorted_by_category,
     unit_name,
 )
-from nfbmr.store_faults import retried
+from nfbmr.store_faults import is_stores, retried
 
 FORMAT = 4
 PLAN_FOLDER = "_plan"
@@ -191,6 +191,8 @@ def load_plan(output: str) -> Plan | None:
         _check_files(folder, description["files"])
         return plan
     except _DAMAGE as error:
+        if is_stores(error):
+            raise
         raise _damaged(output, error) from error
 
 
@@ -259,6 +261,8 @@ def row_group(output: str, run_id: str, group: int) -> pa.Table:
     try:
         return retried(read).select(PICTURES.names).cast(PICTURES)
     except _DAMAGE as error:
+        if is_stores(error):
+            raise
         raise _damaged(output, error) from error
 
 

@@ -21,7 +21,7 @@ from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.plain_columns import plain
 from nfbmr.score.schema import ERROR
-from nfbmr.store_faults import PATIENCE_S, retried, store_sentences
+from nfbmr.store_faults import PATIENCE_S, is_stores, retried, store_sentences
 
 UNITS_FOLDER = "_units"
 _SUFFIX = ".parquet"
@@ -78,6 +78,8 @@ def _damage(uri: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
+        if is_stores(error):
+            raise
         raise OutputError(
             f"The finished unit {uri} is damaged ({error}): remove this file and run the same "
             "command again."

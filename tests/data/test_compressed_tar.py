@@ -6,6 +6,7 @@ import random
 import tarfile
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from nfbmr.data import compressed_tar
@@ -36,7 +37,7 @@ def packed(contents: list[bytes]) -> bytes:
 ARCHIVE = packed(CONTENTS)
 
 
-def listed(uri: str, keep: Path) -> list[ArchiveEntry]:
+def listed(uri: str, keep: Path | str) -> list[ArchiveEntry]:
     lister = lister_of(uri, str(keep))
     return join_slices(lister, [lister.list_slice(name) for name in lister.slices]).entries
 
@@ -49,6 +50,16 @@ def entries(request: pytest.FixtureRequest, tmp_path: Path) -> list[ArchiveEntry
         data = gzip.compress(plain[:4_000_001], 1) + gzip.compress(plain[4_000_001:], 1)
     (tmp_path / "a.tar.gz").write_bytes(data)
     return listed(str(tmp_path / "a.tar.gz"), tmp_path / "indexes")
+
+
+def test_archive_and_index_may_lie_in_an_object_store(s3_bucket: str) -> None:
+    """Found by a fault test: no index could be written there."""
+    uri = f"{s3_bucket}/a.tar.gz"
+    fsspec.filesystem("s3").pipe_file(uri, ARCHIVE)
+    entries = listed(uri, f"{s3_bucket}/indexes")
+    assert str(entries[0].lookup).startswith(f"{s3_bucket}/indexes/")
+    for number in (59, 7, 0, 31):
+        assert read_entry(entries[number]) == CONTENTS[number]
 
 
 def test_members_come_back_in_any_order(entries: list[ArchiveEntry]) -> None:

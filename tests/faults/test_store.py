@@ -92,7 +92,7 @@ def test_what_passes_leaves_no_trace(
 ) -> None:
     with proxy.faults(faults):
         outcome = driver.run(plant.argv(f"{stored}/{source}", output, PATIENT))
-    assert proxy.failed > 0
+    assert proxy.failed > 0, outcome.said
     assert outcome.code == 0, outcome.said
     assert_same(rows_of(output), undisturbed)
 
@@ -131,7 +131,7 @@ def test_credentials_that_stop_working_end_the_run_and_lose_nothing(
     argv = plant.argv(f"{stored}/{source}", output)
     with proxy.faults(lambda request: answer if request.number > after else None):
         outcome = driver.run(argv)
-        assert proxy.failed > 0
+        assert proxy.failed > 0, outcome.said
     ends_with_a_sentence(outcome, "credentials")
     done = finished_units(output)
     assert len(done) < PICTURES / 4

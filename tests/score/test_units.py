@@ -6,13 +6,35 @@ import pyarrow as pa
 import pytest
 
 from nfbmr.errors import OutputError
-from nfbmr.score import units
+from nfbmr.score import plan_files, units
 from nfbmr.score.schema import missing_map, score_schema
+from tests.test_store_faults import s3_error
 
 
 def test_a_unit_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="finished unit"):
         units.read_unit(str(tmp_path), "gone")
+
+
+@pytest.mark.parametrize(
+    "error", [s3_error("400", 400), s3_error("SlowDown", 503), s3_error("AccessDenied", 403)]
+)
+def test_a_store_that_fails_says_nothing_of_damage(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by a fault test: people were told to remove a whole plan, and finished units."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(units, "retried", fail)
+    for read in (units.read_unit, units.read_failed):
+        with pytest.raises(type(error)):
+            read(str(tmp_path), "u")
+    monkeypatch.setattr(plan_files, "retried", fail)
+    plan_files.row_group.cache_clear()
+    with pytest.raises(type(error)):
+        plan_files.row_group(str(tmp_path), "0" * 32, 0)
 
 
 def test_columns_are_the_interface() -> None:
