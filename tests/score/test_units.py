@@ -28,6 +28,7 @@ def test_a_store_that_fails_says_nothing_of_damage(
         raise error
 
     monkeypatch.setattr(units, "retried", fail)
+    monkeypatch.setattr(units.storage, "read", fail)
     for read in (units.read_unit, units.read_failed):
         with pytest.raises(type(error)):
             read(str(tmp_path), "u")
