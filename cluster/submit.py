@@ -15,11 +15,13 @@ import asyncio
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 NAME_KEY = "nfbmr-job"
+_PAUSE_S = 2.0
 ENDED_BADLY = 3
 
 
@@ -49,9 +51,13 @@ def running_job(client: JobSubmissionClient, name: str) -> str | None:
     return None
 
 
-async def _follow(client: JobSubmissionClient, job_id: str) -> None:
+async def _follow(client: JobSubmissionClient, job_id: str, printed: int) -> int:
+    """Print what a job prints, but for so many signs of it; how many there are then."""
+    seen = 0
     async for lines in client.tail_job_logs(job_id):
-        print(lines, end="", flush=True)
+        print(lines[max(0, printed - seen) :], end="", flush=True)
+        seen += len(lines)
+    return max(seen, printed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,8 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{arguments.name}: submitted as {job_id}", flush=True)
     else:
         print(f"{arguments.name}: {job_id} still runs; following it", flush=True)
-    asyncio.run(_follow(client, job_id))
+    printed = asyncio.run(_follow(client, job_id, 0))
     status = client.get_job_status(job_id)
+    while not status.is_terminal():
+        # The stream of lines may end before the job does, with whoever hands them out.
+        time.sleep(_PAUSE_S)
+        printed = asyncio.run(_follow(client, job_id, printed))
+        status = client.get_job_status(job_id)
     print(f"{arguments.name}: {job_id} {status.value.lower()}", flush=True)
     return 0 if status == JobStatus.SUCCEEDED else ENDED_BADLY
 

@@ -25,6 +25,7 @@ from nfbmr.benchmark.commands.soak import add_soak
 from nfbmr.benchmark.commands.throughput import add_throughput
 from nfbmr.benchmark.machine import machine
 from nfbmr.cli import run_job
+from nfbmr.errors import ConfigError
 from nfbmr.output_place import check_place
 from nfbmr.session import ray_session
 
@@ -72,6 +73,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if getattr(arguments, "endpoint", None):
         # Workers of a local Ray inherit it.
         os.environ["AWS_ENDPOINT_URL"] = arguments.endpoint
+    if arguments.work_dir and "://" in arguments.work_dir:
+        raise ConfigError(
+            f"--work-dir {arguments.work_dir} is no folder: benchmarks keep their files on a disk "
+            "(with --ray-address one that all nodes share)."
+        )
     with ExitStack() as stack:
         folder = arguments.work_dir or stack.enter_context(
             tempfile.TemporaryDirectory(prefix="nfbmr-benchmark-")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from nfbmr.cli import run_job
-from nfbmr.data.layouts import LAYOUTS, discover_layout
+from nfbmr.data.layouts import AUTOMATIC, LAYOUTS, discover_layout
 from nfbmr.evaluate import evaluate
 from nfbmr.evaluation_files import read_evaluated
 from nfbmr.report.page import check_report, write_report
@@ -29,7 +29,10 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         help="labelled data root, if the pictures are from one; an evaluation knows its own",
     )
-    parser.add_argument("--layout", default="auto", help=f"{', '.join(LAYOUTS)} or auto")
+    parser.add_argument(
+        "--layout",
+        help=f"{', '.join(LAYOUTS)} or auto (default: the evaluation's, if there is one)",
+    )
     return parser
 
 
@@ -40,7 +43,9 @@ def _run(arguments: argparse.Namespace) -> int:
     data = arguments.data or (evaluated.data if evaluated else None)
     categories = evaluated.categories if evaluated and not arguments.data else None
     scores = read_scores(uri)
-    layout, samples = discover_layout(data, arguments.layout, categories) if data else ("", [])
+    known = evaluated.layout if evaluated and not arguments.data else AUTOMATIC
+    wanted = arguments.layout or known
+    layout, samples = discover_layout(data, wanted, categories) if data else ("", [])
     write_report(
         arguments.output,
         title=arguments.title,

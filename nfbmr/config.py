@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -217,6 +218,8 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     kinds = tuple(typing.get_origin(kind) or kind for kind in allowed)
     if float in kinds and type(value) is int:
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} = {value!r}: expected a finite number.")
     matches = any(
         isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) for kind in kinds
     )
@@ -239,6 +242,8 @@ def _toml_lines(values: Mapping[str, Any], section: str) -> Iterator[str]:
     if section and (own or not below):
         yield f"\n[{section}]\n"
     # A number, a text or a truth value is written in JSON as in TOML.
-    yield from (f"{name} = {json.dumps(value)}\n" for name, value in own.items())
+    yield from (
+        f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in own.items()
+    )
     for name, inner in below.items():
         yield from _toml_lines(inner, f"{section}.{name}" if section else name)

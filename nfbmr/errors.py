@@ -7,15 +7,19 @@ shown only for errors that are not listed here, because those are defects of the
 from __future__ import annotations
 
 import re
+from http.client import HTTPException
 
+import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
-STORE_ERRORS = (OSError, ValueError, ImportError, BotoCoreError, ClientError)
+_CLIENTS = (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, HTTPException)
+STORE_ERRORS = (OSError, ValueError, ImportError, *_CLIENTS)
 """What fsspec raises when files cannot be reached: on a disk, for a protocol that is unknown or
 needs a package, for an object store without credentials."""
 
 
-STORE_FAULTS = (OSError, BotoCoreError, ClientError)
+STORE_FAULTS = (OSError, *_CLIENTS)
 """What a store raises that is busy, full, gone or refuses, and no programming error is."""
 
 # A name, a colon that no port follows, and a password of any signs up to the word's last @; or

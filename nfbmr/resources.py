@@ -34,7 +34,10 @@ def fitting_actors(run: RunSettings) -> int:
     """How many backbone actors fit what a job may count on: by GPU share, else by cores."""
     gpus = cluster_gpus(run)
     if gpus > 0:
-        return max(1, int(gpus / run.gpus_per_actor))
+        share = run.gpus_per_actor
+        # An actor lies on one card, or on whole ones.
+        own = int(gpus) * int(1 / share) if share < 1 else int(gpus / share)
+        return max(1, own)
     cpus = float(ray.cluster_resources().get("CPU", 1.0))
     return max(1, int(cpus / run.cpus_per_actor))
 

@@ -45,7 +45,7 @@ def ray_session(address: str | None = None, num_cpus: int | None = None) -> Iter
                 address=address,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                runtime_env={"env_vars": KEEP_FREED_MEMORY},
+                runtime_env={"env_vars": KEEP_FREED_MEMORY | _PATIENT},
             )
         else:
             _start_local(num_cpus)
@@ -124,6 +124,9 @@ def _require_token() -> None:
 
 
 _KNOCK_TIMEOUT_S = 10.0
+# Two cores that import torch in several processes need more than the default minute, and so does a
+# fit whose place on a cluster somebody else has taken.
+_PATIENT = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
 _LOCAL_ENVIRONMENT = {
     # The page for Prometheus would be open to the whole network; =1 in the environment opens it.
     "RAY_enable_metrics_collection": "0",
@@ -132,8 +135,7 @@ _LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # Two cores that import torch in several processes need more than the default minute.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    **_PATIENT,
     # Failures come back as exceptions; what Ray's C++ side logs besides is noise to a user.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }

@@ -61,7 +61,9 @@ def file_system(uri: str) -> tuple[AbstractFileSystem, str]:
 
 
 def absolute_uri(uri: str) -> str:
-    """A bare path made absolute, without ``..`` in it; anything with a protocol as it is.
+    """A bare path or ``file://`` URI as an absolute path without ``..``; others as they are.
+
+    One place has one address, since addresses are compared: no slash at the end.
 
     Raises:
         ConfigError: the address is empty, as that of a variable that is not set, or has a login in
@@ -71,8 +73,12 @@ def absolute_uri(uri: str) -> str:
         raise ConfigError("An address is empty: give a path or URI (is a variable not set?).")
     refuse_login(uri)
     if uri.startswith("s3a://"):  # Hadoop's name of the same thing.
-        return f"s3://{uri.removeprefix('s3a://')}"
-    return uri if "://" in uri else os.path.abspath(Path(uri).expanduser())  # noqa: PTH100
+        uri = f"s3://{uri.removeprefix('s3a://')}"
+    uri = uri.removeprefix("file://")
+    protocol, separator, path = uri.partition("://")
+    if separator:
+        return f"{protocol}://{path.rstrip('/')}"
+    return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100
 
 
 def join(root: str, *parts: str) -> str:

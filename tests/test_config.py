@@ -72,6 +72,8 @@ def test_what_a_run_writes_down_is_read_back_as_the_same(preset: str) -> None:
         ("fit=1", ["fit = 1", "expected a section"]),
         ("fit.seed=many", ["fit.seed = 'many'", "expected int"]),
         ("fit.seed=true", ["fit.seed = True", "expected int"]),
+        ("gate.max_false_alarm_ratio=nan", ["expected a finite number"]),
+        ("fit.flow_learning_rate=inf", ["expected a finite number"]),
         ("fit.precision=float7", ["fit.precision = 'float7'", "bfloat16"]),
         ("fit.schedule=linear", ["fit.schedule", "one-cycle"]),
         ("fit.batch_size=0", ["fit.batch_size = 0"]),

@@ -3,7 +3,7 @@
 import pytest
 
 from nfbmr.errors import ConfigError
-from nfbmr.resources import actor_pool, pool_sizes
+from nfbmr.resources import actor_pool, fitting_actors, pool_sizes
 from nfbmr.settings import RunSettings
 from nfbmr.train.fit_capacity import slots_of
 
@@ -36,6 +36,17 @@ def test_without_gpus_actors_take_cores(local_ray: None) -> None:
     pool = actor_pool(RunSettings(), batches=100)
     assert "num_gpus" not in pool
     assert 0 < pool["num_cpus"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "actors"),
+    [(8, 0.6, 8), (8, 0.5, 16), (8, 1.0, 8), (8, 2.0, 4), (1, 0.3, 3), (3, 2.0, 1)],
+)
+def test_an_actor_lies_on_one_card_or_on_whole_ones(
+    local_ray: None, gpus: int, share: float, actors: int
+) -> None:
+    """Found in review: of cards left over in pieces, actors were made that can never start."""
+    assert fitting_actors(RunSettings(gpus=gpus, gpus_per_actor=share)) == actors
 
 
 def test_gpus_that_start_on_demand_are_asked_for(local_ray: None) -> None:

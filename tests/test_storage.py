@@ -70,3 +70,19 @@ def test_of_several_writers_of_a_new_file_one_is_first(root: str) -> None:
     assert first.count(True) == 1
     assert storage.read(uri) == bytes([first.index(True)]) * 1000
     assert storage.list_names(root) == ["plan.json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("s3://bucket/parts/", "s3://bucket/parts"),
+        ("s3a://bucket/parts//", "s3://bucket/parts"),
+        ("s3://bucket", "s3://bucket"),
+        ("s3://bucket/", "s3://bucket"),
+        ("file:///data/parts/", "/data/parts"),
+        ("/data/x/../parts/", "/data/parts"),
+    ],
+)
+def test_one_place_has_one_address(given: str, address: str) -> None:
+    """Found in review: with a slash more, two nights were at work on the same data."""
+    assert storage.absolute_uri(given) == address

@@ -20,11 +20,14 @@ import pyarrow as pa
 import ray
 
 from nfbmr.resources import FETCH_CPUS, ray_data_session
+from nfbmr.score.merge import Merge, merge_units
+from nfbmr.score.parts import cut_parts
 from nfbmr.score.plan import PICTURES, Plan
-from nfbmr.score.plan_files import save_plan
+from nfbmr.score.plan_files import save_plan, unit_uris
 from nfbmr.score.planned_units import cut_units
 from nfbmr.score.schema import score_schema
-from nfbmr.score.units import read_unit, write_unit
+from nfbmr.score.units import write_unit
+from nfbmr.settings import OutputSettings
 
 _CATEGORIES = 10
 _MAP_SIDE = 24
@@ -41,7 +44,7 @@ class DriverCosts:
         unit_bytes: memory per unit of a whole plan: its row, once more while units are sorted, and
             its name among those that are finished.
         unit_driver_s: seconds per unit through Ray Data, two stages that do nothing.
-        merge_s: seconds per row to read finished units.
+        merge_s: seconds per row to merge finished units into files, in one process.
         row_bytes: of a row in a unit's file, with a map of 24 x 24.
     """
 
@@ -133,21 +136,30 @@ class _ArrowPeak:
 
 
 def _merge(output: str, units: int, unit_size: int) -> tuple[float, float]:
-    table = made_up_scores(unit_size)
-    for number in range(units):
-        write_unit(output, f"{number:08d}", table)
+    ordered = made_up_pictures(units * unit_size).sort_by(
+        [(name, "ascending") for name in ("category", "image_uri")]
+    )
+    plan = Plan("0", {}, {}, {}, cut_units(ordered.combine_chunks(), unit_size))
+    save_plan(plan, ordered, output)
+    schema = score_schema({_MAP_SIDE * _MAP_SIDE})
+    place = schema.get_field_index("image_uri")
+    for number, unit in enumerate(plan.units):
+        names = pa.array(unit_uris(output, plan.run_id, unit), schema.field(place).type)
+        table = made_up_scores(unit.count, number)
+        write_unit(output, unit.name, table.set_column(place, schema.field(place), names))
     files = list((Path(output) / "_units").iterdir())
-    row_bytes = sum(file.stat().st_size for file in files) / (units * unit_size)
+    row_bytes = sum(file.stat().st_size for file in files) / plan.pictures
+    merge = Merge(plan.run_id, output, str(Path(output) / "merged"), schema, {})
+    parts = cut_parts(plan, schema, OutputSettings())
     started = time.perf_counter()
-    for file in files:
-        read_unit(output, file.stem)
-    return (time.perf_counter() - started) / (units * unit_size), row_bytes
+    merge_units(merge, parts)
+    return (time.perf_counter() - started) / plan.pictures, row_bytes
 
 
-def made_up_scores(rows: int) -> pa.Table:
+def made_up_scores(rows: int, seed: int = 0) -> pa.Table:
     """Rows of a finished unit with maps of 24 x 24 that hardly compress."""
     schema = score_schema({_MAP_SIDE * _MAP_SIDE})
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     uris = [f"s3://factory/archive/part-{number:010d}.png" for number in range(rows)]
     filled: dict[str, Any] = {
         "image_uri": uris,

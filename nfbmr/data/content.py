@@ -9,8 +9,8 @@ from fsspec import AbstractFileSystem
 
 from nfbmr import storage
 from nfbmr.data.picture_file import DEFAULT_LIMITS
-from nfbmr.errors import STORE_ERRORS, DataError
-from nfbmr.store_faults import retried
+from nfbmr.errors import STORE_ERRORS, DataError, StoreError
+from nfbmr.store_faults import StoreFault, fault_of, retried
 
 
 def content_hash(data: bytes) -> str:
@@ -27,19 +27,29 @@ def read_bytes(uri: str, max_bytes: int = DEFAULT_LIMITS.max_bytes) -> bytes:
 
     Raises:
         DataError: they cannot be read, or are too many; the message names the URI and the reason.
+        StoreError: the store refuses whatever it is asked for.
     """
     try:
         # fsspec would take "::" in a local name for a chain of file systems.
         if "://" not in uri:
-            _check_size(uri, Path(uri).stat().st_size, max_bytes)
-            return Path(uri).read_bytes()
+            return retried(lambda: _read_local(uri, max_bytes))
         fs, path = storage.file_system(uri)
         data: bytes = retried(lambda: _read(fs, path, uri, max_bytes))
     except FileNotFoundError as error:
         raise DataError(f"{uri} does not exist (any more).") from error
     except STORE_ERRORS as error:
+        if fault_of(error) is StoreFault.REFUSES_ALL:
+            raise StoreError(
+                f"{uri} cannot be read: {error}. The store refuses everything: renew the "
+                "credentials in the environment."
+            ) from error
         raise DataError(f"{uri} cannot be read: {error}.") from error
     return data
+
+
+def _read_local(path: str, max_bytes: int) -> bytes:
+    _check_size(path, Path(path).stat().st_size, max_bytes)
+    return Path(path).read_bytes()
 
 
 def _read(fs: AbstractFileSystem, path: str, uri: str, max_bytes: int) -> bytes:

@@ -19,7 +19,7 @@ from nfbmr.data.archive_entry import (
     printable,
 )
 from nfbmr.data.lister import WholeLister
-from nfbmr.data.listing import is_picture
+from nfbmr.data.picture_names import is_picture
 from nfbmr.data.tree_listing import children, files_below
 from nfbmr.errors import STORE_ERRORS, DataError
 from nfbmr.store_faults import retried

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 from nfbmr import storage
-from nfbmr.data.decoding import PICTURE_SUFFIXES
+from nfbmr.data.picture_names import is_picture
+from nfbmr.data.tree_listing import files_below
 from nfbmr.errors import STORE_ERRORS, DataError
 from nfbmr.store_faults import retried
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file's name says that it is a picture; hidden files are none."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
 
 
 class Tree:
@@ -49,7 +45,7 @@ class Tree:
         self._fs.invalidate_cache()
         if self._fs.isfile(self._path):
             raise DataError(f"{self.root} is a file: give the folder of pictures.")
-        found: dict[str, dict[str, Any]] = self._fs.find(self._path, detail=True)
+        found = self._found()
         if not found:
             if self._fs.exists(self._path):
                 raise DataError(f"{self.root} is empty: copy pictures there, or check the address.")
@@ -62,6 +58,13 @@ class Tree:
         }
         self.versions = {name: storage.version_of(info) for name, info in files.items()}
         return {name: int(info.get("size") or 0) for name, info in files.items()}
+
+    def _found(self) -> dict[str, Mapping[str, Any]]:
+        """Files by path; on a disk a link is what it stands for, as in an archive to score."""
+        if isinstance(self._fs, LocalFileSystem) and self._fs.isdir(self._path):
+            return {info["name"]: info for info in files_below(self._fs, self._path)}
+        found: dict[str, Mapping[str, Any]] = self._fs.find(self._path, detail=True)
+        return found
 
     @property
     def pictures(self) -> list[str]:

@@ -18,7 +18,9 @@ _MASKS = "ground_truth"
 
 def matches(tree: Tree) -> bool:
     """Whether some picture lies in a ``train/good`` folder."""
-    return any("/train/good/" in f"/{name}" for name in tree.pictures)
+    own_name = PurePosixPath(tree.root).name
+    places = (_place(name, own_name) for name in tree.pictures)
+    return any((part, defect) == ("train", NORMAL) for _, part, defect, _ in places)
 
 
 def find(tree: Tree) -> list[Sample]:

@@ -9,7 +9,7 @@ from fnmatch import translate
 
 from nfbmr.data.archive_entry import FILE_ARCHIVE_SUFFIXES
 from nfbmr.data.globs import ANY_DEPTH, check_depths, expand
-from nfbmr.data.listing import is_picture
+from nfbmr.data.picture_names import is_picture
 from nfbmr.data.tree_listing import DEEP, FLAT, TreeLister, TreeSlice
 
 _MAGIC = re.compile(r"[*?\[]")

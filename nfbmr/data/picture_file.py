@@ -151,8 +151,8 @@ def _factory(data: bytes) -> type[ImageFile.ImageFile]:
         if data.startswith(signature) and (signature != b"RIFF" or data[8:12] in (b"WEBP", b"")):
             return factory
     raise DecodeError(
-        f"The {len(data)} bytes beginning with {data[:8].hex(' ')} are no picture of a known "
-        "format: expected JPEG, PNG, BMP, TIFF or WebP.",
+        f"The {len(data)} bytes are no picture of a known format: expected JPEG, PNG, BMP, TIFF "
+        "or WebP.",
         "unsupported",
     )
 

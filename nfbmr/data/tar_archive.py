@@ -26,7 +26,7 @@ from nfbmr.data.archive_entry import (
     printable,
     whole,
 )
-from nfbmr.data.listing import is_picture
+from nfbmr.data.picture_names import is_picture
 from nfbmr.data.ranges import fetch
 from nfbmr.data.tar_headers import (
     BLOCK_BYTES,

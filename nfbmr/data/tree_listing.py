@@ -24,7 +24,7 @@ from nfbmr import storage
 from nfbmr.data.archive_entry import ENTRIES, ArchiveListing, EntryRows, printable
 from nfbmr.data.key_ranges import keys_to_cut_at
 from nfbmr.data.lister import GOES_ON_AS, Lister, SliceListing
-from nfbmr.data.listing import is_picture
+from nfbmr.data.picture_names import is_picture
 from nfbmr.errors import STORE_ERRORS, DataError
 from nfbmr.store_faults import retried
 

@@ -24,7 +24,8 @@ _COLUMNS = ("object", "split", "label", "image", "mask")
 
 def matches(tree: Tree) -> bool:
     """Whether there are pictures in a ``Data/Images/Normal`` folder."""
-    return any("/Data/Images/Normal/" in name for name in tree.pictures)
+    parts = (PurePosixPath(name).parts for name in tree.pictures)
+    return any(len(own) == 5 and own[1:4] == ("Data", "Images", "Normal") for own in parts)
 
 
 def find(tree: Tree) -> list[Sample]:
@@ -55,14 +56,20 @@ def _listed(tree: Tree) -> dict[str, str]:
     """The split of every picture of the public split, for the categories that are there."""
     if SPLIT_FILE not in tree.files:
         return {}
-    reader = csv.DictReader(tree.read_text(SPLIT_FILE).splitlines())
-    missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+    try:
+        reader = csv.DictReader(tree.read_text(SPLIT_FILE).splitlines())
+        columns, listed = reader.fieldnames or (), list(reader)
+    except csv.Error as error:
+        raise DataError(
+            f"{tree.uri(SPLIT_FILE)} is no readable CSV ({error}): copy the list again."
+        ) from error
+    missing = [column for column in _COLUMNS if column not in columns]
     if missing:
         raise DataError(
             f"{tree.uri(SPLIT_FILE)} has no column {missing[0]!r}: expected {', '.join(_COLUMNS)}."
         )
     present = {PurePosixPath(name).parts[0] for name in tree.pictures}
-    rows = [row for row in reader if row["object"] in present]
+    rows = [row for row in listed if row["object"] in present]
     for row in rows:
         if row["image"] not in tree.files or row["split"] not in ("train", "test"):
             raise DataError(

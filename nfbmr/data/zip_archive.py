@@ -21,7 +21,7 @@ from nfbmr.data.archive_entry import (
     whole,
 )
 from nfbmr.data.lister import WholeLister
-from nfbmr.data.listing import is_picture
+from nfbmr.data.picture_names import is_picture
 from nfbmr.data.ranges import fetch, fetch_patiently
 from nfbmr.errors import DataError
 

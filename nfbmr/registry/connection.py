@@ -47,7 +47,7 @@ def embedded_uri(work_dir: str) -> str:
             f"--work-dir {work_dir} cannot hold the embedded registry, which is a local file: give "
             "--registry http://… or sqlite:///…, or set MLFLOW_TRACKING_URI."
         )
-    return f"sqlite:///{Path(work_dir).absolute()}/mlflow.db"
+    return f"sqlite:///{Path(work_dir).expanduser().absolute()}/mlflow.db"
 
 
 class Connection:
@@ -79,6 +79,8 @@ class Connection:
         # How long to try is ours to say, see ``patiently``; what is tried again looks first.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+        # Standard output is for results: --json must stay JSON.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         # MLflow announces on standard error that it makes its tables.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nfbmr.errors import RegistryError
+
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
@@ -23,11 +25,28 @@ LEDGER_TAG = "nfbmr.promotions_run"
 """On a registered model: the run whose parameters are the ledger of its promotions."""
 
 _PREFIX = "nfbmr-"
+_REFUSED = "/:'\"`"
+_LONGEST_CATEGORY = 200
 
 
 def model_name(category: str) -> str:
     """The registered model of a category."""
     return _PREFIX + category
+
+
+def check_category(category: str) -> None:
+    """Refuse a category that no registered model can be named after, before it is fitted.
+
+    Raises:
+        RegistryError: MLflow refuses such a name, or cannot look it up.
+    """
+    refused = sorted({sign for sign in category if sign in _REFUSED or not sign.isprintable()})
+    if refused or len(category) > _LONGEST_CATEGORY:
+        why = f"{refused[0]!r} in it" if refused else f"more than {_LONGEST_CATEGORY} signs"
+        raise RegistryError(
+            f"The category {category[:40]!r} cannot be registered: MLflow takes no name with "
+            f"{why}. Rename its folder."
+        )
 
 
 def category_of(name: str) -> str:

@@ -113,7 +113,8 @@ def write_report(
         The URI.
     """
     rows = rows_of(scores)
-    labels = {sample.uri: sample for sample in samples}
+    # Metrics are of the test pictures; so are the curve and the histogram beside them.
+    labels = {sample.uri: sample for sample in samples if sample.split == "test"}
     by_category: dict[str, list[Row]] = {}
     for row in rows:
         by_category.setdefault(row["category"], []).append(row)

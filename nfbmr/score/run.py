@@ -211,7 +211,10 @@ def _written(writer: PlanWriter, listed: Iterable[pa.Table], unit_size: int) -> 
 
 def _check_same(plan: Plan, request: ScoringRequest, output: str) -> None:
     wanted = json.loads(json.dumps(request.identity()))
-    different = [key for key, value in wanted.items() if plan.request.get(key) != value]
+    planned = {**plan.request}
+    if isinstance(planned.get("sources"), list):  # As addresses are written now.
+        planned["sources"] = sorted(storage.absolute_uri(str(s)) for s in planned["sources"])
+    different = [key for key, value in wanted.items() if planned.get(key) != value]
     if different:
         key = different[0]
         raise OutputError(

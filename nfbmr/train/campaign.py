@@ -11,6 +11,7 @@ from nfbmr.config import Config
 from nfbmr.data.layouts import discover
 from nfbmr.data.sample import Sample
 from nfbmr.errors import StoreError, WeightsError
+from nfbmr.model.backbone import create_backbone
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.store_faults import store_sentences
@@ -75,7 +76,7 @@ def run_campaign(
         )
         splits, failed = split_categories(samples, config)
         results += failed + (_run(campaign, splits) if splits else [])
-        if not campaign.is_open:
+        if not campaign.is_open and not lease.is_lost:
             with tolerated(progress, "The night could not be closed"):
                 night.close()
     return sorted(results, key=lambda result: result.category)
@@ -113,6 +114,8 @@ def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
         results += unchanged
         splits = {n: s for n, s in splits.items() if n not in {r.category for r in unchanged}}
         features.needed.update(itertools.chain.from_iterable(names.values()))
+        if names:  # Their features are in use, though none is computed.
+            features.backbone_key = create_backbone(campaign.config.backbone).key()
     lost: list[Exception] = []
     groups = list(groups_of(splits, campaign.night.waited_for))
     for group in groups:

@@ -68,9 +68,13 @@ def fit_and_register(campaign: Campaign, splits: Mapping[str, Split]) -> list[Ca
 
 
 def _finished(night: Night, task: CategoryTask) -> CategoryResult | None:
-    row = night.result(fit_of(task, night))
     try:
+        row = night.result(fit_of(task, night))
         return None if row is None else CategoryResult.from_dict(row)
+    except PermissionError:
+        if "://" in night.folder:
+            raise
+        return None  # Somebody else's file on this disk: the category is fitted again.
     except (TypeError, ValueError, KeyError):  # A row of another version of nfbmr, or damaged.
         return None
 
@@ -82,7 +86,7 @@ def _fitted(night: Night, task: CategoryTask) -> Fitted | None:
         return None
     try:
         outcome = outcome_of(task.category, Checkpoint(noted["checkpoint"]))
-    except (*STORE_FAULTS, StoreError, ValueError):
+    except (*STORE_FAULTS, StoreError, ValueError, KeyError, TypeError):
         return None
     return outcome if isinstance(outcome, Fitted) else None
 
@@ -91,7 +95,8 @@ def _finish(campaign: Campaign, outcome: Outcome) -> CategoryResult:
     task = campaign.tasks[outcome.category]
     keep_in = campaign.paths.unregistered
     result, has_more_to_do = finish(outcome, task, campaign.night, campaign.registry, keep_in)
-    campaign.is_open |= has_more_to_do
+    if has_more_to_do:  # Several threads are here at once: nothing is read and written back.
+        campaign.is_open = True
     return result
 
 

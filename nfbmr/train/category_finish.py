@@ -50,7 +50,7 @@ def finish(
         return result, True
     if isinstance(outcome, Failed):
         result.decision = outcome.error
-        return result, outcome.cause in (Cause.LOST, Cause.MEMORY)
+        return result, outcome.cause in (Cause.LOST, Cause.MEMORY, Cause.FEATURES)
     _describe(result, outcome)
     try:
         version, decision = register(outcome, task, registry, keep_in)

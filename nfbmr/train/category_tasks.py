@@ -8,13 +8,20 @@ from dataclasses import dataclass, replace
 
 from nfbmr.config import Config
 from nfbmr.data.sample import Sample
-from nfbmr.errors import DataError
+from nfbmr.errors import DataError, RegistryError
+from nfbmr.registry import check_category
 from nfbmr.train.campaign_result import FAILED, CategoryResult
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.code_version import code_version
 from nfbmr.train.features import FeatureIndex, Picture
 from nfbmr.train.fingerprints import data_fingerprint, settings_fingerprint
-from nfbmr.train.split import Split, labelled_pictures, split_normals, topped_up
+from nfbmr.train.split import (
+    Split,
+    labelled_pictures,
+    needed_to_calibrate,
+    split_normals,
+    topped_up,
+)
 
 SYNTHETIC_DEFECTS = 1
 """Synthetic defects per held-out picture, for the choice of the aggregate and for the gate."""
@@ -41,12 +48,16 @@ def split_categories(
     """Split every category; those that cannot be are results already."""
     splits: dict[str, Split] = {}
     failures: list[CategoryResult] = []
-    for name in sorted({sample.category for sample in samples}):
+    by_category: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_category.setdefault(sample.category, []).append(sample)
+    for name, own in sorted(by_category.items()):
         try:
-            split = split_normals(samples, name, config.calibration, config.fit.seed)
-            labelled = labelled_pictures(samples, name, config.gate)
+            check_category(name)
+            split = split_normals(own, name, config.calibration, config.fit.seed)
+            labelled = labelled_pictures(own, name, config.gate)
             splits[name] = replace(split, labelled=labelled)
-        except DataError as error:
+        except (DataError, RegistryError) as error:
             failures.append(CategoryResult(name, FAILED, decision=str(error)))
     return splits, failures
 
@@ -123,8 +134,17 @@ def _task(name: str, split: Split, preparation: Preparation, data: str) -> Categ
     def entries(pictures: Sequence[Picture]) -> list[str]:
         return [index.entries[p] for p in pictures if p in index.entries]
 
-    fit_entries = entries([Picture(sample.uri) for sample in split.fit])
-    held_out_entries = entries([Picture(sample.uri) for sample in split.held_out])
+    # By content: a copy under another name must not judge what was learned from it.
+    fit_entries = list(dict.fromkeys(entries([Picture(sample.uri) for sample in split.fit])))
+    held_out = dict.fromkeys(entries([Picture(sample.uri) for sample in split.held_out]))
+    held_out_entries = [e for e in held_out if split.folds or e not in set(fit_entries)]
+    needed = needed_to_calibrate(config.calibration)
+    if len(held_out_entries) < needed:
+        raise DataError(
+            f"{len(held_out_entries)} different pictures of {name!r} calibrate, the others are "
+            f"copies. A false-alarm rate of {config.calibration.false_alarm_rate:g} needs {needed}:"
+            " give more normal pictures, or ask for a higher calibration.false_alarm_rate."
+        )
     return CategoryTask(
         category=name,
         config=config,

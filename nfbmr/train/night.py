@@ -17,6 +17,7 @@ have changed since begins anew. Every file is written in one atomic write.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -32,6 +33,8 @@ _KEPT_DAYS = 14.0
 _DAY_S = 86400.0
 _NIGHT = "night.json"
 _RUNS = "runs"
+_ENCODING = ("utf-8", "surrogateescape")
+_LONGEST_NAME_BYTES = 120
 _FITTED = ".fitted.json"
 _RESULT = ".result.json"
 
@@ -61,6 +64,9 @@ class Night:
 
     def fit_name(self, category: str, fingerprint: str) -> str:
         """``<fit>``: one category's files of this night."""
+        if len(category.encode(*_ENCODING)) > _LONGEST_NAME_BYTES:  # Files have names of 255.
+            digest = hashlib.blake2b(category.encode(*_ENCODING), digest_size=8).hexdigest()
+            category = f"{category[:16]}~{digest}"
         return f"{category}.{fingerprint[:16]}"
 
     def states(self, fit: str) -> str:

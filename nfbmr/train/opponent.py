@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from nfbmr.errors import FeaturesError, StoreError, WeightsError
+from nfbmr.errors import (
+    STORE_FAULTS,
+    FeaturesError,
+    RegistryUnavailableError,
+    StoreError,
+    WeightsError,
+)
 from nfbmr.model.backbone import identity_key
 from nfbmr.model.detector import Detector
 from nfbmr.model.scoring import image_scores
@@ -69,6 +75,12 @@ def _scored(detector: Detector, challenger: Evidence, names: Sequence[str]) -> d
     cache = FeatureCache(challenger.cache_root, challenger.backbone_key)
     try:
         maps_NHW = anomaly_maps(detector.heads, cache.load(list(names)))
-    except (FeaturesError, OSError, StoreError):
+    except FeaturesError:
         return {}
+    except (*STORE_FAULTS, StoreError) as error:
+        # A passing fault must not decide: the judgement is made again, or the detector waits.
+        raise RegistryUnavailableError(
+            f"The champion of {detector.category!r} cannot be compared while the feature cache "
+            f"fails: {type(error).__name__}: {error}."
+        ) from error
     return dict(zip(names, image_scores(maps_NHW, detector.aggregate).tolist(), strict=True))

@@ -26,8 +26,11 @@ _CONTROLLER_RETRIES = 3
 """Ray Train would otherwise wait for ever for workers that the cluster has no room for."""
 
 _ERROR_FILE = "error.json"
-_MEMORY_SIGNS = ("OutOfMemory", "out of memory", "low on memory")
-"""In what PyTorch and Ray's memory monitor say."""
+_MEMORY_SIGNS = (
+    *("OutOfMemory", "out of memory", "low on memory"),
+    *("can't allocate memory", "STATUS_ALLOC_FAILED"),
+)
+"""In what PyTorch, CUDA's libraries and Ray's memory monitor say."""
 
 
 class Cause(StrEnum):
@@ -185,8 +188,8 @@ def cause_of(error: BaseException) -> Cause:
         return Cause.LOST  # The same command goes on from the last state.
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return Cause.MEMORY
-    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
-        return Cause.MEMORY  # How PyTorch says it on a CPU.
+    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_SIGNS):
+        return Cause.MEMORY
     return Cause.PROGRAM
 
 
@@ -212,6 +215,8 @@ def _lost(task: CategoryTask, error: Exception) -> Failed:
         cause, what = Cause.MEMORY, "ran out of memory"
     elif Cause.FEATURES in causes:
         cause, what = Cause.FEATURES, "found no features"
+    elif causes == {Cause.PROGRAM}:
+        cause, what = Cause.PROGRAM, "failed"
     else:
         cause, what = Cause.LOST, "was lost"
     return Failed(

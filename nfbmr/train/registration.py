@@ -79,10 +79,14 @@ def register_finished(
 
 def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decision:
     """Decide against the champion; where another one was promoted meanwhile, against that."""
-    for promotion in registry.promotions(fit.category):
+    promotions = registry.promotions(fit.category)
+    for promotion in promotions:
         if promotion.champion == version.version:
             registry.champion(fit.category)  # Brings aliases in line that were left behind.
-            return Decision(True, promotion.reason, against=promotion.replaces)
+            if promotions[-1].champion == version.version:
+                return Decision(True, promotion.reason, against=promotion.replaces)
+            reason = f"it was champion ({promotion.reason}) until somebody promoted another version"
+            return Decision(False, reason, against=promotions[-1].champion)
     for _ in range(_ATTEMPTS):
         champion = registry.champion(fit.category)
         opponent = opponent_of(champion, fit.evidence, registry) if champion else None

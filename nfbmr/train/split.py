@@ -158,4 +158,5 @@ def labelled_pictures(
 
 def _rank(sample: Sample, seed: int) -> tuple[str, str]:
     name = sample.uri.rpartition("/")[2]
-    return hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=16).hexdigest(), sample.uri
+    text = f"{seed}:{name}".encode("utf-8", "surrogateescape")  # A name need not be UTF-8.
+    return hashlib.blake2b(text, digest_size=16).hexdigest(), sample.uri

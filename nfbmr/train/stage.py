@@ -253,6 +253,7 @@ def _state(heads: nn.Module, stage: Stage, epoch: int, state: _Optimisation) -> 
         best=dict(state.early_stop.best),
         best_loss=state.early_stop.best_loss,
         epochs_since_best=state.early_stop.epochs_since_best,
+        notes={"first_loss": stage.first_loss},
     )
 
 
@@ -272,6 +273,8 @@ def _restore(kept: StageState | None, stage: Stage, state: _Optimisation) -> int
     state.early_stop.best_loss = kept.best_loss
     state.early_stop.epochs_since_best = kept.epochs_since_best
     stage.step = kept.step
+    first_loss = kept.notes.get("first_loss")
+    stage.first_loss = first_loss if isinstance(first_loss, float) else None
     return kept.epoch
 
 

@@ -221,3 +221,30 @@ def test_visa_with_the_public_split(make: Maker) -> None:
     tested = {s.uri.removeprefix(f"{root}/") for s in samples if s.split == "test"}
     assert tested == {*VISA[:3], VISA[30]}
     assert len(samples) == 31
+
+
+def test_links_are_what_they_stand_for(tmp_path: Path) -> None:
+    """Found in review: a root of links had no pictures, and a part of them was left out."""
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    for name in ("1.png", "deep/2.png"):
+        (tmp_path / "real" / name).write_bytes(b"x")
+    good = tmp_path / "root" / "bottle" / "train" / "good"
+    good.mkdir(parents=True)
+    (good / "0.png").write_bytes(b"x")
+    (good / "1.png").symlink_to(tmp_path / "real" / "1.png")
+    (tmp_path / "root" / "cable").mkdir()
+    (tmp_path / "root" / "cable" / "train").mkdir()
+    (tmp_path / "root" / "cable" / "train" / "good").symlink_to(tmp_path / "real" / "deep")
+    found = discover(str(tmp_path / "root"), "auto")
+    names = [sample.uri.removeprefix(f"{tmp_path}/root/") for sample in found]
+    assert names == ["bottle/train/good/0.png", "bottle/train/good/1.png", "cable/train/good/2.png"]
+
+
+def test_a_copy_in_another_layout_deeper_down_decides_nothing(make: Maker) -> None:
+    """Found in review: VisA's own folder with a converted copy in it was taken for MVTec's."""
+    root = make(
+        "candle/Data/Images/Normal/1.JPG",
+        "candle/Data/Images/Anomaly/2.JPG",
+        "VisA_pytorch/1cls/candle/train/good/1.JPG",
+    )
+    assert {sample.category for sample in discover(root, "auto")} == {"candle"}

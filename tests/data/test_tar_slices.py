@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nfbmr.data.archive_entry import ArchiveListing
 from nfbmr.data.archives import join_slices, list_archive, read_entry
-from nfbmr.data.listing import is_picture
+from nfbmr.data.picture_names import is_picture
 from nfbmr.data.ranges import size_and_version
 from nfbmr.data.tar_lister import TarLister
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import pytest
 from ray.train import Checkpoint
 
@@ -12,7 +13,8 @@ from nfbmr.registry import Registry
 from nfbmr.train.category_finish import finish, fit_of
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.night import Night, open_night
-from nfbmr.train.ray_fit import Fitted
+from nfbmr.train.ray_fit import Cause, Fitted, cause_of
+from nfbmr.train.registration import register_finished
 from tests.registry.finished_fit import finished_fit
 
 QUIET = Progress(quiet=True)
@@ -71,3 +73,34 @@ def test_a_registered_one_has_the_numbers_of_its_decision(
     run = registry.client.get_run(registry.resolve("bottle").run_id)
     assert run.data.metrics["gate.synthetic_auroc"] == result.gate["synthetic_auroc"]
     assert night.result(fit_of(task, night)) == result.as_dict()
+
+
+def test_a_version_that_somebody_rolled_back_is_not_called_champion(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Found in review: a driver that was killed after its promotion, and started again."""
+    first, second = (finished_fit(tmp_path / str(night), night=night) for night in (1, 2))
+    register_finished(first, registry, 0)
+    version, decision = register_finished(second, registry, 0)
+    assert (version.version, decision.promote) == ("2", True)
+    again, decision = register_finished(second, registry, 0)
+    assert (again.version, decision.promote) == ("2", True)
+    registry.rollback("bottle")
+    again, decision = register_finished(second, registry, 0)
+    assert (again.version, decision.promote, decision.against) == ("2", False, "1")
+    assert "until somebody promoted another version" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (RuntimeError("CUDA error: out of memory"), Cause.MEMORY),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), Cause.MEMORY),
+        (MemoryError(), Cause.MEMORY),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), Cause.PROGRAM),
+        (aiohttp.ClientPayloadError("cut"), Cause.LOST),
+        (OSError(5, "gone"), Cause.LOST),
+    ],
+)
+def test_what_an_error_of_a_worker_means(error: Exception, cause: Cause) -> None:
+    assert cause_of(error) is cause

@@ -45,6 +45,17 @@ def test_the_same_command_goes_on_until_the_night_is_closed(root: str) -> None:
     assert not open_night(root, "command", QUIET).is_resumed
 
 
+def test_a_long_name_has_files_too(tmp_path: Path) -> None:
+    """Found in review: the file system refused names of more than 255 bytes, every night."""
+    night = open_night(str(tmp_path), "command", QUIET)
+    names = {night.fit_name(letter * 190, "0" * 32) for letter in "abü"}
+    assert len(names) == 3
+    for name in names:
+        night.note_result(name, {"version": "7"})
+        assert night.result(name) == {"version": "7"}
+    assert night.fit_name("bottle", "0" * 32) == "bottle." + "0" * 16
+
+
 def test_what_is_left_of_fits_that_are_gone_is_removed(root: str) -> None:
     """A category that fails every night must not make the night's folder grow for ever."""
     night = open_night(root, "command", QUIET)

@@ -56,7 +56,8 @@ def _gpu(arguments: argparse.Namespace, _: Path) -> dict[str, object]:
     if not (arguments.preset or arguments.config):
         arguments.preset = "paper"
     config = config_of(arguments)
-    if not any(text.startswith("backbone.precision") for text in arguments.overrides):
+    is_chosen = any(text.startswith("backbone.precision") for text in arguments.overrides)
+    if not (is_chosen or arguments.config):
         config = replace(config, backbone=replace(config.backbone, precision=BFLOAT16))
     sizes = Sizes(
         batch_size=arguments.batch_size,

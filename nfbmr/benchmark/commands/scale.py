@@ -59,12 +59,13 @@ def _scale(arguments: argparse.Namespace, _: Path) -> dict[str, object]:
     assumed = ["size of a picture", "prices", "store's requests/s", "network"]
     assumed += [] if arguments.gpu_measured else ["images/s of a GPU"]
     alone = [job for job in found_jobs if job.get("nodes", 1) == 1] or found_jobs
-    most = max(alone, key=lambda job: float(job["actors"]))
+    # Its start and its costs are taken; the others, with more actors, are what is predicted.
+    base = min(alone, key=lambda job: float(job["actors"]))
     assumed += ["cores and fetches per GPU"]
-    assumed += [] if "disk" not in str(most.get("source")) else ["fetching from a store (a disk's)"]
+    assumed += [] if "disk" not in str(base.get("source")) else ["fetching from a store (a disk's)"]
     assumed += ["listing"]
     list_s = arguments.list_page_s / LIST_PAGE / arguments.list_pages_at_once
-    costs = costs_of(most, driver, arguments.gpu_per_s, arguments.picture_bytes, list_s, assumed)
+    costs = costs_of(base, driver, arguments.gpu_per_s, arguments.picture_bytes, list_s, assumed)
     cluster = Cluster(1, unit_size=arguments.unit_size, driver_bytes=arguments.driver_gib * 2**30)
     prices = Prices(gpu_hour=arguments.gpu_hour)
     found = forecasts(costs, cluster, arguments.gpus, arguments.pictures, prices)

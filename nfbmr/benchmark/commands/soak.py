@@ -28,11 +28,12 @@ def add_soak(kinds: Kinds) -> None:
 
 
 def _soak(arguments: argparse.Namespace, work_dir: Path) -> dict[str, object]:
-    config = config_of(arguments)
-    if not (arguments.config or arguments.preset or arguments.overrides):
+    if not (arguments.config or arguments.preset):
         # Small units, so that a run of 200,000 pictures has more than one wave of them.
-        overrides = [f"backbone.image_size_px={SOAK_SIZE_PX}", f"run.unit_size={SOAK_UNIT_SIZE}"]
-        config = load_config(preset="small", overrides=overrides)
+        small = [f"backbone.image_size_px={SOAK_SIZE_PX}", f"run.unit_size={SOAK_UNIT_SIZE}"]
+        config = load_config(preset="small", overrides=[*small, *arguments.overrides])
+    else:
+        config = config_of(arguments)
     request = SoakRequest(arguments.pictures, config, work_dir, arguments.interval)
     result = run_soak(request)
     print(f"\n{soak_text(result)}\n")

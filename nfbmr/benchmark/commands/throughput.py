@@ -6,6 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
+import ray
+
 from nfbmr.benchmark.commands.arguments import Kinds, add_labelled_data, benchmark_config
 from nfbmr.benchmark.packing import KINDS
 from nfbmr.benchmark.throughput import ThroughputRequest, measure_throughput
@@ -56,7 +58,7 @@ def _throughput(arguments: argparse.Namespace, work_dir: Path) -> dict[str, obje
         benchmark_config(arguments),
         arguments.pictures,
         work_dir,
-        cores=os.cpu_count() or 1,
+        cores=int(ray.cluster_resources().get("CPU", os.cpu_count() or 1)),
         kinds=arguments.archives,
         store=arguments.store,
         workers=arguments.workers,
