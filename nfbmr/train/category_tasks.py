@@ -135,11 +135,12 @@ def _task(name: str, split: Split, preparation: Preparation, data: str) -> Categ
         return [index.entries[p] for p in pictures if p in index.entries]
 
     # By content: a copy under another name must not judge what was learned from it.
-    fit_entries = list(dict.fromkeys(entries([Picture(sample.uri) for sample in split.fit])))
     held_out = dict.fromkeys(entries([Picture(sample.uri) for sample in split.held_out]))
-    held_out_entries = [e for e in held_out if split.folds or e not in set(fit_entries)]
+    fit = dict.fromkeys(entries([Picture(sample.uri) for sample in split.fit]))
+    held_out_entries = list(held_out)
+    fit_entries = [entry for entry in fit if split.folds or entry not in held_out]
     needed = needed_to_calibrate(config.calibration)
-    if len(held_out_entries) < needed:
+    if len(held_out_entries) < needed or not fit_entries:
         raise DataError(
             f"{len(held_out_entries)} different pictures of {name!r} calibrate, the others are "
             f"copies. A false-alarm rate of {config.calibration.false_alarm_rate:g} needs {needed}:"

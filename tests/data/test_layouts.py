@@ -243,7 +243,7 @@ def test_links_are_what_they_stand_for(tmp_path: Path) -> None:
 def test_a_copy_in_another_layout_deeper_down_decides_nothing(make: Maker) -> None:
     """Found in review: VisA's own folder with a converted copy in it was taken for MVTec's."""
     root = make(
-        "candle/Data/Images/Normal/1.JPG",
+        *(f"candle/Data/Images/Normal/{n}.JPG" for n in range(20)),
         "candle/Data/Images/Anomaly/2.JPG",
         "VisA_pytorch/1cls/candle/train/good/1.JPG",
     )
