@@ -181,6 +181,7 @@ def load_plan(output: str) -> Plan | None:
             raise ValueError(f"no id of a run: {description['run_id']!r}")
         data = storage.read(storage.join(folder, _units_name(description["run_id"])))
         units = plain(pq.read_table(pa.BufferReader(data)))
+        units.validate(full=True)  # Parquet does not look whether text is UTF-8.
         plan = Plan(
             run_id=description["run_id"],
             request=description["request"],
@@ -259,7 +260,9 @@ def row_group(output: str, run_id: str, group: int) -> pa.Table:
             return file.read_row_group(group % _GROUPS_PER_FILE)
 
     try:
-        return retried(read).select(PICTURES.names).cast(PICTURES)
+        rows = retried(read).select(PICTURES.names).cast(PICTURES)
+        rows.validate(full=True)
+        return rows
     except _DAMAGE as error:
         if is_stores(error):
             raise
@@ -272,6 +275,8 @@ def _unit_rows(output: str, run_id: str, unit: PlannedUnit) -> pa.Table:
     Raises:
         OutputError: the plan is damaged.
     """
+    if min(unit.row_group, unit.start, unit.count) < 0:
+        raise _damaged(output, ValueError(f"unit {unit.name} lies nowhere"))
     for _ in range(2):
         rows = row_group(output, run_id, unit.row_group).slice(unit.start, unit.count)
         if unit_name(rows, unit.category) == unit.name:

@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from nfbmr.score.plan_files import (
 )
 from nfbmr.score.planned_units import cut_units
 from tests.conftest import Trained
+from tests.score.committed_run import committed
 from tests.score.planning import RUN_ID, listed, saved_plan
 
 
@@ -260,3 +262,18 @@ def test_a_dry_run_says_what_there_is_and_scores_nothing(
     counts = ", ".join(f"{name} {count}" for name, count in sorted(plan.counts().items()))
     assert f"Planned 43 pictures in {len(plan.units)} units: {counts}" in said
     assert sorted(path.name for path in output.iterdir()) == ["_plan"]
+
+
+def test_text_in_a_plan_that_is_no_utf8_is_damage(tmp_path: Path) -> None:
+    """Found by fuzzing: the units could be loaded, and looking at one was a traceback."""
+    committed(str(tmp_path))
+    (path,) = (tmp_path / "_plan").glob("units-*.parquet")
+    table = pq.read_table(path)
+    size = path.stat().st_size
+    broken = pa.array([b"\xff\xfe"] * len(table), pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(1, "category", broken), path)
+    plan_json = tmp_path / "_plan" / "plan.json"
+    text = plan_json.read_text().replace(f'"bytes": {size}', f'"bytes": {path.stat().st_size}')
+    plan_json.write_text(text)
+    with pytest.raises(OutputError, match="is damaged"):
+        load_plan(str(tmp_path))
