@@ -85,14 +85,8 @@ def score_units(
     """
     work = WorkDone()
     left = left.one_of_each_category_first()
-    categories = len(left.pictures_by_category())
     by_name = _PicturesByUnit(plan, output)
-    watch = StoreWatch(
-        any_read=len(left) < len(plan.units),
-        categories=categories,
-        works=lambda unit: gives_any(by_name.of(unit)),
-        witness=by_name.readable(finished),
-    )
+    watch = _watch(plan, left, by_name, finished)
     bars = progress.on_terminal
     with (
         ray_data_session("scoring", bars),
@@ -149,6 +143,17 @@ class _PicturesByUnit:
             if hashes.null_count < len(hashes):
                 return name
         return None
+
+
+def _watch(
+    plan: Plan, left: Units, by_name: _PicturesByUnit, finished: Collection[str]
+) -> StoreWatch:
+    return StoreWatch(
+        any_read=len(left) < len(plan.units),
+        categories=len(left.pictures_by_category()),
+        works=lambda unit: gives_any(by_name.of(unit)),
+        witness=by_name.readable(finished),
+    )
 
 
 def _waves(left: Units, watch: StoreWatch) -> Iterator[tuple[Sequence[PlannedUnit], bool]]:

@@ -11,7 +11,6 @@ from nfbmr.score import scorer as scorer_module
 from nfbmr.score.plan import PlannedModel
 from nfbmr.score.scorer import Scorer, _finite
 from nfbmr.score.unit_row import UnitPicture
-from nfbmr.settings import RunSettings
 
 
 def pictures(count: int) -> list[UnitPicture]:
@@ -51,4 +50,3 @@ def test_a_registry_that_is_gone_while_heads_load_ends_the_run(
     scorer.registry = scorer_module.Registry("sqlite:///none.db")
     with pytest.raises(expected, match=str(raised)):
         scorer._load("bottle")
-    assert RunSettings().store_patience_s > 0
