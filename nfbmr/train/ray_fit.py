@@ -112,7 +112,7 @@ def fit_one(
     try:
         result = trainer.fit()
     except (TrainingFailedError, ray.exceptions.RayError) as error:
-        return _lost(task, error)
+        return outcome_of_failure(task, error)
     if result.checkpoint is None:
         return Failed(task.category, f"The worker of {task.category!r} reported no detector.")
     return outcome_of(task.category, result.checkpoint)
@@ -206,10 +206,25 @@ def _sentence(category: str, cause: Cause, error: BaseException) -> str:
     return f"The fit of category {category!r} failed: {what}"
 
 
-def _lost(task: CategoryTask, error: Exception) -> Failed:
+def _cause_of_worker(failure: Exception) -> Cause:
+    """What a worker's failure means: one that raised nothing itself died, or its node did.
+
+    Ray Train 2.60 keeps what the worker raised in ``_base_exc``, and only there as an object.
+    """
+    raised = getattr(failure, "_base_exc", None)
+    return Cause.LOST if raised is None else cause_of(raised)
+
+
+def outcome_of_failure(task: CategoryTask, error: Exception) -> Failed:
+    """What a run that Ray Train gave up says.
+
+    Args:
+        task: that it fitted.
+        error: of ``TorchTrainer.fit``.
+    """
     times = task.config.night.retries + 1
     failures = getattr(error, "worker_failures", None) or {0: error}
-    causes = {cause_of(getattr(failure, "cause", failure)) for failure in failures.values()}
+    causes = {_cause_of_worker(failure) for failure in failures.values()}
     reason = first_cause(next(iter(failures.values())))
     if Cause.MEMORY in causes or any(sign in str(error) for sign in _MEMORY_SIGNS):
         cause, what = Cause.MEMORY, "ran out of memory"

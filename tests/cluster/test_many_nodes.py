@@ -210,6 +210,7 @@ def thresholds(work_dir: Path) -> dict[str, float]:
     return {name: registry.load(name).threshold for name in names}
 
 
+@pytest.mark.slow
 def test_a_node_goes_and_one_comes_while_categories_are_fitted(
     nodes: Nodes, factory: Factory, on_one_node: Path, tmp_path: Path
 ) -> None:

@@ -171,6 +171,7 @@ def test_trouble_of_some_is_mended_or_reported_and_the_others_are_fitted(
     assert "'bug' failed: ZeroDivisionError: division by zero" in bug.error
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_worker_that_is_lost_every_time_is_reported_in_the_end(
     healthy: CategoryTask, tmp_path: Path
