@@ -35,7 +35,8 @@ from nfbmr.resources import cluster_gpus
 from nfbmr.train.aggregate import SIMPLEST, choose_aggregate, synthetic_aurocs
 from nfbmr.train.campaign import CampaignPaths
 from nfbmr.train.feature_cache import FeatureCache
-from nfbmr.train.features import FeatureIndex, Picture, compute_features
+from nfbmr.train.feature_index import FeatureIndex, Picture
+from nfbmr.train.features import compute_features
 from nfbmr.train.fit import fit_heads
 from nfbmr.train.fit_capacity import cpus_of_fit
 from nfbmr.train.held_out_maps import anomaly_maps

@@ -28,7 +28,8 @@ from nfbmr.progress import Progress
 from nfbmr.registry import Registry, embedded_uri
 from nfbmr.train.campaign import CampaignPaths, CategoryResult, run_campaign
 from nfbmr.train.feature_cache import FeatureCache
-from nfbmr.train.features import FeatureIndex, Picture, compute_features
+from nfbmr.train.feature_index import FeatureIndex, Picture
+from nfbmr.train.features import compute_features
 
 _CHUNK = 64
 ALLOWED_LOST_POINTS = 1.0

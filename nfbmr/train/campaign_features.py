@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from nfbmr.config import Config
 from nfbmr.errors import STORE_FAULTS, StoreError, WorkerError
@@ -16,8 +16,10 @@ from nfbmr.progress import Progress
 from nfbmr.train.cache_eviction import evict
 from nfbmr.train.campaign_result import FAILED, CategoryResult
 from nfbmr.train.category_tasks import pictures_of
-from nfbmr.train.features import FeatureIndex, compute_features
+from nfbmr.train.feature_index import FeatureIndex, Picture
+from nfbmr.train.features import compute_features
 from nfbmr.train.split import Split
+from nfbmr.train.store_silence import joined, settled
 
 GROUP_PICTURES = 20_000
 """Of a group: minutes of a GPU, and many fits side by side."""
@@ -51,6 +53,7 @@ class CampaignFeatures:
         Raises:
             ConfigError: the backbone's settings do not fit.
             WeightsError: its weights cannot be had.
+            StoreError: where the pictures lie, nothing is given any more.
         """
         try:
             index = self._pass(splits)
@@ -67,6 +70,9 @@ class CampaignFeatures:
 
     def _pass(self, splits: Mapping[str, Split]) -> FeatureIndex:
         pictures = [p for split in splits.values() for p in pictures_of(split)]
+        return settled(pictures, self._one_pass, self.progress.say)
+
+    def _one_pass(self, pictures: Sequence[Picture]) -> FeatureIndex:
         with self.progress.counter("features", len(pictures)) as count:
             return compute_features(
                 pictures,
@@ -85,7 +91,7 @@ class CampaignFeatures:
             index, failed = self.compute({name: split})
             failures += failed
             if index is not None:
-                whole = index if whole is None else _joined(whole, index)
+                whole = index if whole is None else joined(whole, index)
         return whole, failures
 
     def _say(self, index: FeatureIndex) -> None:
@@ -120,16 +126,6 @@ class CampaignFeatures:
                 f"The features of this campaign alone take {done.needed_gib:.2f} GiB, more than "
                 f"night.cache_gib = {limit_gib:g}: they are kept"
             )
-
-
-def _joined(first: FeatureIndex, second: FeatureIndex) -> FeatureIndex:
-    return replace(
-        first,
-        entries={**first.entries, **second.entries},
-        errors={**first.errors, **second.errors},
-        names={**first.names, **second.names},
-        computed=first.computed + second.computed,
-    )
 
 
 def groups_of(

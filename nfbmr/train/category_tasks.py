@@ -13,7 +13,7 @@ from nfbmr.registry import check_category
 from nfbmr.train.campaign_result import FAILED, CategoryResult
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.code_version import code_version
-from nfbmr.train.features import FeatureIndex, Picture
+from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.fingerprints import data_fingerprint, settings_fingerprint
 from nfbmr.train.split import (
     Split,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import ray
 
-from nfbmr.data.content import content_hash, read_bytes
+from nfbmr.data.content import content_hash
 from nfbmr.data.decoding import decode_and_resize
 from nfbmr.data.synthetic_defects import cut_defect
 from nfbmr.errors import DataError, DecodeError
@@ -21,6 +21,8 @@ from nfbmr.resources import FETCH_CPUS, actor_pool, cluster_gpus, ray_data_sessi
 from nfbmr.settings import RunSettings
 from nfbmr.train.entry_names import defect_seed, entry_name
 from nfbmr.train.feature_cache import FeatureCache, is_among
+from nfbmr.train.feature_index import FeatureIndex, Picture
+from nfbmr.train.store_silence import PatientReader, StoreSilence, is_silence
 
 _SCHEMA = pa.schema(
     [
@@ -28,6 +30,7 @@ _SCHEMA = pa.schema(
         ("variant", pa.int32()),
         ("entry", pa.string()),
         ("error", pa.string()),
+        ("busy", pa.bool_()),
         ("pixels", pa.large_binary()),
     ]
 )
@@ -35,40 +38,6 @@ _SCHEMA = pa.schema(
 
 _READERS = 8
 """Pictures that one decoding task fetches at the same time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture whose features are wanted.
-
-    Attributes:
-        uri: where the encoded picture lies.
-        variant: 0 for the picture itself, k ≥ 1 for a copy with synthetic defect number k.
-    """
-
-    uri: str
-    variant: int = 0
-
-
-@dataclass(frozen=True)
-class FeatureIndex:
-    """Where the features of pictures are, and which pictures have none.
-
-    Attributes:
-        backbone_key: which backbone computed them.
-        backbone: that backbone's identity.
-        entries: the cache entry of every readable picture.
-        errors: why the others could not be read.
-        names: of every picture that could be fetched, readable or not: its entry, if it has one.
-        computed: how many were computed in this pass; the rest were there already.
-    """
-
-    backbone_key: str
-    backbone: dict[str, Any]
-    entries: dict[Picture, str]
-    errors: dict[Picture, str]
-    names: dict[Picture, str]
-    computed: int
 
 
 def compute_features(
@@ -99,6 +68,7 @@ def compute_features(
     Raises:
         ConfigError: the backbone's settings do not fit.
         WeightsError: its weights cannot be had.
+        StoreError: where the pictures lie, nothing is given any more.
     """
     wanted = sorted(set(pictures), key=lambda picture: (picture.uri, picture.variant))
     # Built here once: a wrong setting is one sentence now instead of a failed actor later.
@@ -137,17 +107,22 @@ def _indexed(
 ) -> FeatureIndex:
     """Fill an index with what the actors say of each picture."""
     computed = 0
+    busy: set[Picture] = set()
+    silence = StoreSilence()
     for row in rows:
         picture = Picture(row["uri"], row["variant"])
+        silence.look(row["uri"], row["error"], row["busy"])
         if row["entry"] is not None:
             index.names[picture] = row["entry"]
         if row["error"] is None:
             index.entries[picture] = row["entry"]
         else:
             index.errors[picture] = row["error"]
+        if row["busy"]:
+            busy.add(picture)
         computed += bool(row["computed"])
         progress(len(index.entries) + len(index.errors))
-    return replace(index, computed=computed)
+    return replace(index, computed=computed, busy=frozenset(busy))
 
 
 class _Decoder:
@@ -167,8 +142,9 @@ class _Decoder:
     def __call__(self, batch: pa.Table) -> pa.Table:
         names = None if self.known is None else ray.get(self.known)
         wanted = batch.to_pylist()
+        reader = PatientReader()
         with ThreadPoolExecutor(_READERS) as pool:
-            contents = pool.map(_content, [row["uri"] for row in wanted])
+            contents = pool.map(reader.read, [row["uri"] for row in wanted])
             rows = [
                 self._row(row["uri"], row["variant"], content, names)
                 for row, content in zip(wanted, contents, strict=True)
@@ -178,9 +154,9 @@ class _Decoder:
     def _row(
         self, uri: str, variant: int, content: bytes | DataError, names: Any
     ) -> dict[str, Any]:
-        row: dict[str, Any] = {"uri": uri, "variant": variant}
+        row: dict[str, Any] = {"uri": uri, "variant": variant, "busy": False}
         if isinstance(content, DataError):
-            return {**row, "error": str(content)}
+            return {**row, "error": str(content), "busy": is_silence(content)}
         row["entry"] = entry_name(content_hash(content), variant)
         if self._is_there(row["entry"], names):
             return row
@@ -202,13 +178,6 @@ class _Decoder:
         if seed is not None:
             pixels_HWC = cut_defect(pixels_HWC, seed)
         return pixels_HWC.tobytes()
-
-
-def _content(uri: str) -> bytes | DataError:
-    try:
-        return read_bytes(uri)
-    except DataError as error:
-        return error
 
 
 class _FeatureActor:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
 from nfbmr.resources import cluster_gpus
 from nfbmr.settings import NightSettings, RunSettings
+
+_COUNT_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,44 @@ def undivided(share: FitShare, slots: int) -> FitShare:
         per_worker = _fits_in_one_gpu(share.gpus)
         return FitShare(share.workers, share.cpus, 1.0, min(slots, share.workers * per_worker))
     return FitShare(share.workers, share.cpus, share.gpus, slots)
+
+
+class FitRoom:
+    """The room that the cluster has for fits, counted again while they run: nodes come and go.
+
+    A worker's cores are settled in the beginning, from the nodes there are then; and where there
+    are GPUs then, fits go on waiting for one.
+
+    Args:
+        run: resources.
+        fits: how many there are to do.
+    """
+
+    def __init__(self, run: RunSettings, fits: int) -> None:
+        self._fits = fits
+        gpus = max(run.gpus, 1) if cluster_gpus(run) > 0 else run.gpus
+        self._run = replace(run, cpus_per_fit=cpus_of_fit(run, fits), gpus=gpus)
+        self._counted = -math.inf
+        self._slots = 1
+
+    @property
+    def slots(self) -> int:
+        """Places in all, counted anew every few seconds."""
+        if time.monotonic() - self._counted >= _COUNT_EVERY_S:
+            self._slots = slots_of(self._run, self._fits)
+            self._counted = time.monotonic()
+        return self._slots
+
+    def share(self, pictures: int, night: NightSettings, alone: bool) -> FitShare:
+        """What a fit gets of the room as it is now.
+
+        Args:
+            pictures: that it is fitted on.
+            night: when a category gets several workers.
+            alone: whether it ran out of memory beside others.
+        """
+        share = share_of(pictures, self.slots, self._run, night, self._fits)
+        return undivided(share, self.slots) if alone else share
 
 
 def cpus_of_fit(run: RunSettings, categories: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from nfbmr.settings import RunSettings
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.fit import EpochLosses
-from nfbmr.train.fit_capacity import FitShare, share_of, slots_of, undivided
+from nfbmr.train.fit_capacity import FitRoom, FitShare
 from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome, cause_of, fit_one
 
 EpochNote = tuple[str, EpochLosses]
@@ -57,7 +57,6 @@ class QueueHooks:
 @dataclass(frozen=True)
 class _Attempt:
     task: CategoryTask
-    share: FitShare
     second_for: frozenset[Cause] = frozenset()
     first: Failed | None = None
     """Why there is a second one."""
@@ -79,24 +78,22 @@ def fit_categories(
         storage_path: folder or ``s3://`` prefix for Ray Train.
         hooks: what happens meanwhile.
     """
-    slots = slots_of(run, len(tasks))
-    waiting = [
-        _Attempt(t, share_of(len(t.fit_entries), slots, run, t.config.night, len(tasks)))
-        for t in tasks
-    ]
+    room = FitRoom(run, len(tasks))
+    waiting = [_Attempt(task) for task in tasks]
     board = _new_board()
     finished: queue.Queue[tuple[_Attempt, Outcome | BaseException]] = queue.Queue()
-    free, running = slots, 0
+    running: dict[str, FitShare] = {}
     while waiting or running:
-        for attempt in _startable(waiting, free) if hooks.may_start() else []:
+        may_start = bool(waiting) and hooks.may_start()
+        for attempt, share in _startable(waiting, running, room) if may_start else []:
             waiting.remove(attempt)
-            free, running = free - attempt.share.slots, running + 1
-            _start(attempt, storage_path, board, hooks, finished)
-        if not running:
+            running[attempt.task.category] = share
+            _start(attempt, share, storage_path, board, hooks, finished)
+        if not running and not may_start:
             break
         for attempt, outcome in _arrived(finished):
-            free, running = free + attempt.share.slots, running - 1
-            again = _another_attempt(attempt, outcome, slots)
+            del running[attempt.task.category]
+            again = _another_attempt(attempt, outcome)
             if again is None:
                 yield _plain(attempt, outcome)
             elif Cause.LOST in again.second_for:
@@ -123,18 +120,30 @@ def _noted(board: Any) -> list[EpochNote]:
         return []
 
 
-def _startable(waiting: Sequence[_Attempt], free: int) -> list[_Attempt]:
-    """Those that fit into the free slots, from the front."""
-    chosen = []
+def _startable(
+    waiting: Sequence[_Attempt], running: Mapping[str, FitShare], room: FitRoom
+) -> list[tuple[_Attempt, FitShare]]:
+    """Those that fit into what is free, from the front; where nothing runs, one in any case."""
+    chosen: list[tuple[_Attempt, FitShare]] = []
+    free = room.slots - sum(share.slots for share in running.values())
     for attempt in waiting:
-        if attempt.share.slots <= free:
-            chosen.append(attempt)
-            free -= attempt.share.slots
+        if free <= 0:
+            break
+        task, alone = attempt.task, Cause.MEMORY in attempt.second_for
+        share = room.share(len(task.fit_entries), task.config.night, alone)
+        if share.slots <= free:
+            chosen.append((attempt, share))
+            free -= share.slots
     return chosen
 
 
 def _start(
-    attempt: _Attempt, storage_path: str, board: Any, hooks: QueueHooks, finished: Any
+    attempt: _Attempt,
+    share: FitShare,
+    storage_path: str,
+    board: Any,
+    hooks: QueueHooks,
+    finished: Any,
 ) -> None:
     """Fit in a thread of this process: Ray Train's controller does the waiting."""
     task = attempt.task
@@ -144,7 +153,7 @@ def _start(
         try:
             if Cause.FEATURES in attempt.second_for:
                 hooks.repair(task)
-            outcome = fit_one(task, attempt.share, storage_path, name, board)
+            outcome = fit_one(task, share, storage_path, name, board)
             if isinstance(outcome, Fitted):
                 hooks.fitted(task, name, outcome)
             finished.put((attempt, outcome))
@@ -166,18 +175,14 @@ def _arrived(finished: Any) -> list[tuple[_Attempt, Outcome | BaseException]]:
     return arrived
 
 
-def _another_attempt(
-    attempt: _Attempt, outcome: Outcome | BaseException, slots: int
-) -> _Attempt | None:
+def _another_attempt(attempt: _Attempt, outcome: Outcome | BaseException) -> _Attempt | None:
     """A second attempt, where it may mend what failed."""
     failed = _plain(attempt, outcome)
     if not isinstance(failed, Failed) or failed.cause in attempt.second_for:
         return None
     if failed.cause not in (Cause.FEATURES, Cause.MEMORY, Cause.LOST):
         return None
-    more_room = failed.cause is Cause.MEMORY
-    share = undivided(attempt.share, slots) if more_room else attempt.share
-    return _Attempt(attempt.task, share, attempt.second_for | {failed.cause}, failed)
+    return _Attempt(attempt.task, attempt.second_for | {failed.cause}, failed)
 
 
 def _plain(attempt: _Attempt, outcome: Outcome | BaseException) -> Outcome:

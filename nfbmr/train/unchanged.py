@@ -12,7 +12,7 @@ from nfbmr.registry import Registry
 from nfbmr.train.campaign_result import UNCHANGED, CategoryResult
 from nfbmr.train.category_tasks import data_fingerprint_of, pictures_of, training_pictures
 from nfbmr.train.entry_names import entry_name
-from nfbmr.train.features import Picture
+from nfbmr.train.feature_index import Picture
 from nfbmr.train.fingerprints import settings_fingerprint
 from nfbmr.train.picture_names import content_hashes
 from nfbmr.train.split import Split

@@ -12,7 +12,7 @@ from nfbmr.errors import WorkerError
 from nfbmr.progress import Progress
 from nfbmr.train.campaign_features import CampaignFeatures, groups_of
 from nfbmr.train.category_tasks import pictures_of
-from nfbmr.train.features import FeatureIndex, Picture
+from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.split import Split
 
 

@@ -5,7 +5,7 @@ import pytest
 from nfbmr.config import load_config
 from nfbmr.data.sample import NORMAL, Sample
 from nfbmr.train.category_tasks import Preparation, make_tasks, split_categories
-from nfbmr.train.features import FeatureIndex, Picture
+from nfbmr.train.feature_index import FeatureIndex, Picture
 
 CONFIG = load_config(preset="small", overrides=["calibration.false_alarm_rate=0.1"])
 

@@ -15,7 +15,8 @@ from nfbmr.progress import Progress, table
 from nfbmr.registry import Registry, default_uri
 from nfbmr.train.campaign import CampaignPaths, CategoryResult, run_campaign
 from nfbmr.train.feature_cache import FeatureCache
-from nfbmr.train.features import Picture, compute_features
+from nfbmr.train.feature_index import Picture
+from nfbmr.train.features import compute_features
 from nfbmr.train.held_out_maps import anomaly_maps
 from tests.conftest import SHARED
 

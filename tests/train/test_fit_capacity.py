@@ -6,7 +6,8 @@ import pytest
 import ray
 
 from nfbmr.settings import NightSettings, RunSettings
-from nfbmr.train.fit_capacity import FitShare, _gpu_slots, share_of, slots_of, undivided
+from nfbmr.train import fit_capacity
+from nfbmr.train.fit_capacity import FitRoom, FitShare, _gpu_slots, share_of, slots_of, undivided
 
 NIGHT = NightSettings(pictures_per_worker=100, workers_max=3)
 CORES = RunSettings(cpus_per_fit=0.5)
@@ -56,3 +57,19 @@ def test_cores_are_counted_node_by_node(local_ray: None) -> None:
     assert slots_of(replace(CORES, cpus_per_fit=1.0), 5) == cores
     assert slots_of(CORES, 5) == 2 * cores
     assert slots_of(replace(CORES, cpus_per_fit=0.0), 1) == 1
+
+
+def test_the_room_follows_nodes_that_come_and_go(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [{"CPU": 4.0}]
+    monkeypatch.setattr(fit_capacity, "_alive", lambda: nodes)
+    monkeypatch.setattr(fit_capacity, "_COUNT_EVERY_S", 0.0)
+    room = FitRoom(RunSettings(), fits=2)
+    assert room.share(50, NIGHT, alone=False) == FitShare(1, 2.0, 0.0, 1)
+    assert (room.slots, room.share(250, NIGHT, alone=False).workers) == (2, 2)
+    nodes.append({"CPU": 8.0})
+    assert (room.slots, room.share(250, NIGHT, alone=False).workers) == (6, 3)
+    assert room.share(50, NIGHT, alone=True) == FitShare(1, 2.0, 0.0, 6)
+    nodes.clear()
+    assert (room.slots, room.share(250, NIGHT, alone=False)) == (1, FitShare(1, 2.0, 0.0, 1))
