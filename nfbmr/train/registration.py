@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 from nfbmr import storage
-from nfbmr.errors import RegistryError, RegistryUnavailableError
+from nfbmr.errors import STORE_FAULTS, RegistryError, RegistryUnavailableError, StoreError
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import BY_GATE, Registry, detector_hash
 from nfbmr.train.category_task import CategoryTask, FitReport
@@ -40,13 +41,17 @@ def register(
     with fitted.checkpoint.as_directory() as folder:
         fit = FinishedFit.load(Path(folder))
         try:
-            return register_finished(fit, registry, task.config.run.registry_patience_s)
+            registered = register_finished(fit, registry, task.config.run.registry_patience_s)
         except RegistryError as error:
             kept = keep(fit, keep_in)
             raise type(error)(
                 f"{error} The finished detector of {fit.category!r} is kept in {kept}. Once the "
                 f"registry is back, register it with: nfbmr models register {shlex.quote(kept)}"
             ) from None
+        # An earlier attempt may have kept it. That it stays where a store fails harms nobody.
+        with suppress(*STORE_FAULTS, StoreError):
+            storage.remove_tree(_kept_folder(fit, keep_in))
+        return registered
 
 
 def register_finished(
@@ -112,12 +117,16 @@ def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decis
 
 def keep(fit: FinishedFit, keep_in: str) -> str:
     """Copy a finished fit to where it can be registered from later; returns the folder."""
-    kept = storage.join(keep_in, f"{fit.category}-{detector_hash(fit.folder)[:12]}")
+    kept = _kept_folder(fit, keep_in)
     for path in sorted(fit.folder.rglob("*")):
         if path.is_file():
             name = path.relative_to(fit.folder).as_posix()
             storage.write_atomically(storage.join(kept, name), path.read_bytes())
     return kept
+
+
+def _kept_folder(fit: FinishedFit, keep_in: str) -> str:
+    return storage.join(keep_in, f"{fit.category}-{detector_hash(fit.folder)[:12]}")
 
 
 def last_losses(report: FitReport) -> dict[str, float]:

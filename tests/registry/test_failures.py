@@ -90,6 +90,11 @@ def test_a_detector_that_cannot_be_registered_is_kept_and_registered_later(
     assert decision["promote"] is True
     assert cli.main([*command[1:], "--registry", registry.uri]) == 0
     assert [v.version for v in registry.list_versions()] == ["1"]
+    # The same campaign, gone on with, finds it registered and needs no copy any more.
+    assert Path(command[3]).exists()
+    version, _ = register(fitted, task, registry, str(tmp_path / "kept here"))
+    assert version.version == "1"
+    assert not Path(command[3]).exists()
 
 
 def test_a_folder_that_is_no_finished_fit_is_refused(
