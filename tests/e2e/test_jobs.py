@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.dataset
 import pytest
+from PIL import Image
 
 import jobs.demo
 import jobs.evaluate
@@ -79,6 +80,29 @@ def test_a_night_in_which_nothing_changed(
     assert [row["outcome"] for row in rows] == ["unchanged", "unchanged"]
     assert [row["version"] for row in rows] == ["1", "1"]
     assert capsys.readouterr().out.count("version 1 is champion") == 2
+
+
+def test_a_category_with_too_many_unreadable_pictures_fails_and_so_does_the_command(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data" / "bottle" / "normal"
+    folder.mkdir(parents=True)
+    for number in range(60):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
+    for number in range(10):
+        (folder / f"broken-{number}.png").write_bytes(b"")
+    night, work_dir = tmp_path / "night.json", tmp_path / "work"
+    arguments = ["--data", str(tmp_path / "data"), "--layout", "folder", "--preset", "small"]
+    arguments += ["--work-dir", str(work_dir), "--json", str(night)]
+    arguments += ["--set", "calibration.false_alarm_rate=0.1"]
+    assert jobs.train.main(arguments) == 8
+    printed = capsys.readouterr()
+    assert "1 of 1 categories failed: bottle" in printed.err
+    assert "failed" in printed.out.split("bottle")[-1], "the table has its row"
+    (row,) = json.loads(night.read_text())
+    assert row["outcome"] == "failed"
+    assert "training pictures of 'bottle' cannot be read" in row["decision"]
+    assert row["unreadable"] > 5
 
 
 def test_score_then_report(

@@ -3,7 +3,8 @@
 import errno
 import shutil
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nfbmr.data.layouts import discover
 from nfbmr.errors import DataError
 from nfbmr.progress import Progress
 from nfbmr.registry import CHAMPION, PREVIOUS, Registry, default_uri
-from nfbmr.train import campaign_features, category_finish
+from nfbmr.train import campaign, campaign_features, category_finish
 from nfbmr.train.campaign import (
     CampaignOptions,
     CampaignPaths,
@@ -31,7 +32,7 @@ from nfbmr.train.code_version import code_version
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.night import Night
 from nfbmr.train.sample_pictures import HEATMAPS_FILE, LOSSES_FILE
-from nfbmr.train.split import split_normals
+from nfbmr.train.split import Split, split_normals
 from tests.conftest import Trained
 
 QUIET = Progress(quiet=True)
@@ -180,33 +181,18 @@ def test_unchanged_categories_are_left_out(trained: Trained, tmp_path: Path) -> 
     assert (tmp_path / "checkpoints" / "nights").exists(), "the same command goes on"
 
 
-def campaign(data: Path, config: Config, work_dir: Path) -> list[CategoryResult]:
+def run_on(data: Path, config: Config, work_dir: Path) -> list[CategoryResult]:
     registry = Registry(default_uri(str(work_dir)))
     paths = CampaignPaths.under(str(work_dir))
     return run_campaign(str(data), "folder", None, config, paths, registry, QUIET)
 
 
-def test_too_many_unreadable_pictures_fail_the_category(
-    trained: Trained, tmp_path: Path, local_ray: None
-) -> None:
-    folder = tmp_path / "data" / "bottle" / "normal"
-    folder.mkdir(parents=True)
-    for number in range(60):
-        Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
-    for number in range(10):
-        (folder / f"broken-{number}.png").write_bytes(b"")
-    results = campaign(tmp_path / "data", trained.config, tmp_path / "work")
-    assert [r.outcome for r in results] == ["failed"]
-    assert "training pictures of 'bottle' cannot be read" in results[0].decision
-    assert results[0].unreadable > 5
-
-
 def test_an_empty_or_missing_root_is_an_error(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
-        campaign(tmp_path / "none", trained.config, tmp_path)
+        run_on(tmp_path / "none", trained.config, tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="is empty"):
-        campaign(tmp_path / "empty", trained.config, tmp_path)
+        run_on(tmp_path / "empty", trained.config, tmp_path)
 
 
 def test_a_category_that_is_gone_fails_alone_and_divergence_is_reported_by_name(
@@ -233,6 +219,37 @@ def test_a_category_that_is_gone_fails_alone_and_divergence_is_reported_by_name(
     assert "there are no pictures of it" in results[1].decision
     assert f"{one!r} diverged" in results[0].decision
     assert "at step" in results[0].decision
+
+
+def test_time_that_is_over_between_groups_leaves_the_rest_for_the_same_command(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not reached comes first then. Fitting is left out."""
+    first, second = sorted(trained.results, key=lambda r: (-(r.pictures + r.held_out), r.category))
+    reached: list[str] = []
+
+    @dataclass(frozen=True)
+    class OneGroup(CampaignOptions):
+        def may_start(self) -> bool:
+            return not reached
+
+    def registered(_: object, splits: Mapping[str, Split]) -> list[CategoryResult]:
+        reached.extend(splits)
+        return [CategoryResult(name, "registered") for name in splits]
+
+    def outcomes(options: CampaignOptions) -> dict[str, str]:
+        paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
+        arguments = (trained.factory.root, "mvtec", None, trained.config, paths)
+        results = run_campaign(*arguments, Registry(default_uri(str(tmp_path))), QUIET, options)
+        return {result.category: result.outcome for result in results}
+
+    monkeypatch.setattr(campaign_features, "GROUP_PICTURES", 1)
+    monkeypatch.setattr(campaign, "fit_and_register", registered)
+    assert outcomes(OneGroup()) == {first.category: "registered", second.category: "not started"}
+    assert (reached.pop(), reached) == (first.category, [])
+    outcomes(CampaignOptions())
+    assert reached == [second.category, first.category]
+    assert not storage.list_folders(str(tmp_path / "checkpoints" / "nights")), "it is closed"
 
 
 @pytest.mark.integration
