@@ -32,6 +32,7 @@ from nfbmr.train.fit_checkpoint import FitCheckpoint
 from nfbmr.train.gate import decide
 from nfbmr.train.night import open_night
 from tests.fuzz import seeds
+from tests.fuzz.label_lists import LISTS, label_list
 from tests.fuzz.mutators import mutated_bytes, mutated_json, with_tar_checksums
 
 LIMITS = DecodeLimits(max_bytes=2**20, max_pixels=1_000_000)
@@ -266,6 +267,10 @@ def targets(folder: Path) -> dict[str, Target]:
         Target("parquet", [seeds.parquet_archive()], _bytes, _archive(".parquet")),
         Target("parquet-manifest", [seeds.parquet_manifest()], _bytes, _parquet_manifest),
         Target("manifest", [seeds.manifest()], _bytes, _manifest),
+        *(
+            Target(f"labels-{layout}", [valid], _bytes, label_list(layout))
+            for layout, (_, valid, _) in LISTS.items()
+        ),
         Target("features", [seeds.features(folder / "features")], _bytes, _features),
         Target("unit", [seeds.unit()], _bytes, _unit),
         *(
