@@ -89,7 +89,7 @@ class DecodeError(NfbmrError):
     """One picture that cannot be turned into pixels.
 
     ``kind`` is a short stable word for counting: ``empty``, ``unreadable``, ``truncated``,
-    ``unsupported``, ``too_large``, ``too_slow``.
+    ``unsupported``, ``too_large``, ``too_slow``, ``killed``.
     """
 
     exit_code = 3

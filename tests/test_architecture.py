@@ -25,6 +25,7 @@ SETTINGS = {
     "nfbmr.gate_settings",
     "nfbmr.config",
     "nfbmr.resources",
+    "nfbmr.second_attempts",
     "nfbmr.session",
 }
 MIDDLE = {"nfbmr.train", "nfbmr.score", "nfbmr.report", "nfbmr.evaluate"}
@@ -46,6 +47,7 @@ ALLOWED = {
     "nfbmr.model_version": set(),
     "nfbmr.registry": FOUNDATION | PLUMBING | {"nfbmr.model_version", "nfbmr.model", "nfbmr.data"},
     "nfbmr.resources": FOUNDATION | {"nfbmr.settings"},
+    "nfbmr.second_attempts": FOUNDATION | {"nfbmr.data"},
     "nfbmr.session": FOUNDATION | {"nfbmr.process_memory"},
     "nfbmr.settings": FOUNDATION | {"nfbmr.fit_settings", "nfbmr.model", "nfbmr.data"},
     "nfbmr.fit_settings": FOUNDATION | {"nfbmr.model"},

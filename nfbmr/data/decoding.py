@@ -7,6 +7,7 @@ Shapes: H, W height and width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,10 @@ class DecodedPicture:
     width: int
 
 
+DecodePicture = Callable[[bytes, int, str], DecodedPicture]
+"""What decodes like ``decode_and_resize``."""
+
+
 def decode_and_resize(
     data: bytes,
     size_px: int | tuple[int, int],
@@ -68,7 +73,11 @@ def decode_and_resize(
         DecodeError: see ``decode_rgb``.
     """
     image = _open_rgb(data, limits)
-    return DecodedPicture(_resized(image, size_px, resampling), image.height, image.width)
+    try:
+        pixels_HWC = _resized(image, size_px, resampling)
+    except MemoryError as error:
+        raise _too_large(image) from error
+    return DecodedPicture(pixels_HWC, image.height, image.width)
 
 
 def resize_rgb(
@@ -167,11 +176,21 @@ def _open_rgb(data: bytes, limits: DecodeLimits) -> Image.Image:
     image = open_upright(data, limits)
     try:
         return _to_rgb(image)
+    except MemoryError as error:
+        raise _too_large(image) from error
     except (ValueError, OSError) as error:
         raise DecodeError(
             f"The picture's pixels of mode {image.mode} cannot be converted to RGB: {error}.",
             "unsupported",
         ) from error
+
+
+def _too_large(image: Image.Image) -> DecodeError:
+    return DecodeError(
+        f"There is not enough memory to convert the picture's {image.width} x {image.height} "
+        f"pixels of mode {image.mode}.",
+        "too_large",
+    )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nfbmr.data.decoding import decode_and_resize
+from nfbmr.data.decoding import DecodePicture, decode_and_resize
 from nfbmr.errors import DecodeError
 from nfbmr.score.plan import PlannedModel
 from nfbmr.score.stage_clock import StageClock
@@ -29,6 +29,7 @@ from nfbmr.score.unit_row import (
     pictures_to_json,
     values_of,
 )
+from nfbmr.second_attempts import decoder_of_this_attempt
 
 
 def decode_pictures(
@@ -37,6 +38,7 @@ def decode_pictures(
     model: PlannedModel,
     threads: ThreadPoolExecutor,
     clock: StageClock,
+    decode_one: DecodePicture = decode_and_resize,
 ) -> NDArray[np.uint8]:
     """Decode what was read; a picture that cannot be decoded gets its error.
 
@@ -46,6 +48,7 @@ def decode_pictures(
         model: says to which size they are brought.
         threads: that decode.
         clock: counts the seconds.
+        decode_one: decodes a picture.
 
     Returns:
         (B, H, W, 3), uint8: the pixels of the pictures that have no error, in order.
@@ -61,7 +64,7 @@ def decode_pictures(
         picture, end = read[index], ends[index]
         try:
             data = bytes(encoded[end - picture.encoded_bytes : end])
-            decoded = decode_and_resize(data, size, model.resampling)
+            decoded = decode_one(data, size, model.resampling)
             pixels_BHWC[index] = decoded.pixels_HWC
             picture.image_height, picture.image_width = decoded.height, decoded.width
         except DecodeError as error:
@@ -92,8 +95,8 @@ class Decoder:
         pictures = pictures_from_json(row["pictures"])
         clock = StageClock()
         model, encoded = self.models[row["category"]], bytes_of(batch, "encoded")
-        with ThreadPoolExecutor(1) as threads:
-            pixels_BHWC = decode_pictures(pictures, encoded, model, threads, clock)
+        with ThreadPoolExecutor(1) as threads, decoder_of_this_attempt() as decode_one:
+            pixels_BHWC = decode_pictures(pictures, encoded, model, threads, clock, decode_one)
         decoded = {
             **row,
             "pictures": pictures_to_json(pictures),

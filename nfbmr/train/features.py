@@ -11,13 +11,14 @@ import pyarrow as pa
 import ray
 
 from nfbmr.data.content import content_hash
-from nfbmr.data.decoding import decode_and_resize
+from nfbmr.data.decoding import DecodePicture
 from nfbmr.data.synthetic_defects import cut_defect
 from nfbmr.errors import DataError, DecodeError
 from nfbmr.model.backbone import create_backbone
 from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.runner import BackboneRunner
 from nfbmr.resources import FETCH_CPUS, actor_pool, cluster_gpus, ray_data_session
+from nfbmr.second_attempts import decoder_of_this_attempt
 from nfbmr.settings import RunSettings
 from nfbmr.train.entry_names import defect_seed, entry_name
 from nfbmr.train.feature_cache import FeatureCache, is_among
@@ -143,16 +144,21 @@ class _Decoder:
         names = None if self.known is None else ray.get(self.known)
         wanted = batch.to_pylist()
         reader = PatientReader()
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(_READERS) as pool, decoder_of_this_attempt() as decode_one:
             contents = pool.map(reader.read, [row["uri"] for row in wanted])
             rows = [
-                self._row(row["uri"], row["variant"], content, names)
+                self._row(row["uri"], row["variant"], content, names, decode_one)
                 for row, content in zip(wanted, contents, strict=True)
             ]
         return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
     def _row(
-        self, uri: str, variant: int, content: bytes | DataError, names: Any
+        self,
+        uri: str,
+        variant: int,
+        content: bytes | DataError,
+        names: Any,
+        decode_one: DecodePicture,
     ) -> dict[str, Any]:
         row: dict[str, Any] = {"uri": uri, "variant": variant, "busy": False}
         if isinstance(content, DataError):
@@ -161,7 +167,7 @@ class _Decoder:
         if self._is_there(row["entry"], names):
             return row
         try:
-            row["pixels"] = self._pixels(content, row["entry"], variant)
+            row["pixels"] = self._pixels(content, row["entry"], decode_one)
         except DecodeError as error:
             row["error"] = str(error)
         return row
@@ -171,9 +177,9 @@ class _Decoder:
             return self.cache.read(entry) is not None
         return is_among(names, entry)
 
-    def _pixels(self, data: bytes, entry: str, variant: int) -> bytes:
+    def _pixels(self, data: bytes, entry: str, decode_one: DecodePicture) -> bytes:
         size, resampling = self.settings.image_size_px, self.settings.resampling
-        pixels_HWC = decode_and_resize(data, size, resampling).pixels_HWC
+        pixels_HWC = decode_one(data, size, resampling).pixels_HWC
         seed = defect_seed(entry)
         if seed is not None:
             pixels_HWC = cut_defect(pixels_HWC, seed)

@@ -125,7 +125,8 @@ def environment(proxy: FaultyProxy) -> dict[str, str]:
     """Of drivers and workers: the store is behind the proxy, and Ray asks for a token."""
     _require_token()
     token = {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
-    return store_environment(proxy.endpoint) | token
+    path = {"PYTHONPATH": str(Path(__file__).parent / "killing_pictures")}
+    return store_environment(proxy.endpoint) | token | path
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from PIL import Image
 from nfbmr.score.dataset import read_scores
 from tests.faults.conftest import Plant, Rows, assert_same, picture, rows_of
 from tests.faults.driver import Driver
+from tests.faults.killing_pictures.sitecustomize import KILLER
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +102,26 @@ def test_bad_pictures_are_error_rows_and_mislabelled_ones_are_scored(
     assert rows.pop("bottle/png_named.jpg")["score"] == pytest.approx(expected, rel=0.02)
     assert rows.pop("bottle/jpeg_named.png")["status"] == "ok"
     assert_same(rows, {m: row for m, row in undisturbed.items() if m.startswith("bottle/")})
+
+
+def test_pictures_that_kill_whatever_decodes_them_cost_no_others(
+    driver: Driver, plant: Plant, tmp_path: Path, undisturbed: Rows
+) -> None:
+    """A crash of the decoder ends the actor's process; Ray gives the next one the same pictures."""
+    source = tmp_path / "pictures"
+    good = dict(list(plant.pictures.items())[:GOOD])
+    killers = ["bottle/killer.jpg", "cable/killer.jpg"]
+    for name, data in (*good.items(), *((name, picture(5) + KILLER) for name in killers)):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    output = str(tmp_path / "scores")
+    driver.run(plant.argv(str(source), output, BUDGET))
+    rows = rows_of(output)
+    for name in killers:
+        row = rows.pop(name)
+        assert (row["status"], row["error_kind"]) == ("error", "killed")
+        assert "was killed" in str(row["error"])
+    assert_same(rows, {member: undisturbed[member] for member in good})
 
 
 def test_a_truncated_tar_gives_its_whole_pictures_and_one_error_row(
