@@ -9,13 +9,14 @@ from typing import Any
 import pyarrow as pa
 
 from nfbmr.data.content import content_hash
+from nfbmr.data.manifest import ABSENT
 from nfbmr.score.picture_reader import PictureReader, gives_any
 from nfbmr.score.plan import PlannedPicture
 from nfbmr.score.plan_files import unit_pictures
 from nfbmr.score.planned_units import PlannedUnit
 from nfbmr.score.schema import LISTING, NO_CATEGORY, NO_MODEL
 from nfbmr.score.stage_clock import StageClock
-from nfbmr.score.store_watch import settle
+from nfbmr.score.store_watch import hold_where_all_are_gone, settle
 from nfbmr.score.unit_row import UNIT_ROW, UnitPicture, pictures_to_json
 from nfbmr.store_faults import store_sentences
 
@@ -74,6 +75,8 @@ class Fetcher:
             with store_sentences(f"Reading the plan in {self.output}"):
                 planned = unit_pictures(self.output, self.run_id, unit)
             fetched = self._fetch_all(planned)
+            if all(picture.version != ABSENT for picture in planned):
+                hold_where_all_are_gone([picture for picture, _ in fetched])
             if self.last_try:
                 settle(
                     [picture for picture, _ in fetched],

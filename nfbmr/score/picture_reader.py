@@ -85,9 +85,10 @@ _WITNESSES = 4
 
 
 def gives_any(pictures: Sequence[PlannedPicture], patience_s: float = 0.0) -> bool:
-    """Whether a store answers when it is asked for one of the first of some pictures.
+    """Whether a store gives one of the first of some pictures.
 
-    That a picture is gone, or another one by now, is an answer, too.
+    That a picture is another one by now is an answer, too; that it is gone is none: so it is with
+    all of them where a share is not mounted any more.
 
     Args:
         pictures: some of which could be read before.
@@ -101,6 +102,4 @@ def gives_any(pictures: Sequence[PlannedPicture], patience_s: float = 0.0) -> bo
 
 
 def _is_answer(read: ReadPicture) -> bool:
-    if read.error is None or read.error.kind == "changed":
-        return True
-    return fault_of(read.error) is StoreFault.MISSING
+    return read.error is None or read.error.kind == "changed"

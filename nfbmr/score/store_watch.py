@@ -24,11 +24,14 @@ class Asked(Protocol):
     Attributes:
         content_hash: of its bytes, if they were read.
         error: why it has no score.
-        refused: why the store did not give it: ``denied`` or ``busy``.
+        error_kind: the same as one word.
+        refused: why the store did not give it: ``denied``, ``busy``, or ``missing`` with all others
+            of its unit.
     """
 
     content_hash: str | None
     error: str | None
+    error_kind: str | None
     refused: str | None
 
 
@@ -48,6 +51,16 @@ def refusals(pictures: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
+def hold_where_all_are_gone(pictures: Sequence[Asked]) -> None:
+    """Hold a unit back of which every picture is gone, though it was there when it was listed.
+
+    A share that is not mounted, on this node or any more, looks like that.
+    """
+    if pictures and all(picture.error_kind == StoreFault.MISSING for picture in pictures):
+        for picture in pictures:
+            picture.refused = StoreFault.MISSING
+
+
 def settle(pictures: Sequence[Asked], store_works: Callable[[], bool]) -> None:
     """After the last try: what was refused stays an error.
 
@@ -56,11 +69,11 @@ def settle(pictures: Sequence[Asked], store_works: Callable[[], bool]) -> None:
         store_works: looks whether the store gives other pictures; asked where it gave none.
 
     Raises:
-        StoreError: the store is silent to every picture of the unit and to others as well: they
-            must not become errors.
+        StoreError: the store gives no picture of the unit, and none of others that it gave before:
+            they must not become errors.
     """
     found = refusals(pictures)
-    if pictures and found["busy"] == len(pictures) and not store_works():
+    if pictures and found["refused"] == len(pictures) and not store_works():
         raise StoreError(_sentence("A unit has", found["reason"]))
     for picture in pictures:
         picture.refused = None
@@ -89,9 +102,9 @@ class StoreWatch:
         witness: str | None = None,
     ) -> None:
         self._any_read = any_read
-        self._denied_before_stop = max(UNITS_BEFORE_STOP, categories + 1)
+        self._refused_before_stop = max(UNITS_BEFORE_STOP, categories + 1)
         self._works = works
-        self._silent = self._denied = 0
+        self._silent = self._refused = 0
         self._reason = ""
         self.held: set[str] = set()
         self.witness = witness
@@ -109,18 +122,16 @@ class StoreWatch:
         if row["read"]:
             self.witness = row["unit"]
         wholly = row["refused"] == row["pictures"]
-        if wholly and row["busy"] == row["refused"]:
-            self._silent += 1
+        if wholly:
+            self._refused += 1
+            self._silent += row["busy"] == row["refused"]
         elif row["read"] or row["refused"]:
-            self._silent = 0
-        self._denied = self._denied + 1 if wholly and not self._any_read else 0
-        if self._denied >= self._denied_before_stop:
-            self._stop()
-        if self._silent >= UNITS_BEFORE_STOP:
+            self._refused = self._silent = 0
+        if self._silent >= UNITS_BEFORE_STOP or self._refused >= self._refused_before_stop:
             # One archive on a bad place of a disk must not keep all others waiting for ever.
             if self.witness is None or not self._works(self.witness):
                 self._stop()
-            self._silent = 0
+            self._refused = self._silent = 0
 
     def check_any_read(self) -> None:
         """Before the last try: somewhere something must have been readable.

@@ -24,7 +24,7 @@ def failing(cause: BaseException | None, kind: str = "source") -> DataError:
     ("error", "answers"),
     [
         (None, True),
-        (failing(FileNotFoundError("gone")), True),
+        (failing(FileNotFoundError("gone")), False),
         (failing(None, "changed"), True),
         (failing(s3_error("SlowDown", 503)), False),
         (failing(ConnectionResetError()), False),
@@ -32,7 +32,7 @@ def failing(cause: BaseException | None, kind: str = "source") -> DataError:
         (failing(s3_error("ExpiredToken", 400)), False),
     ],
 )
-def test_what_is_gone_is_an_answer_and_silence_is_none(
+def test_another_picture_is_an_answer_and_silence_and_absence_are_none(
     error: DataError | None, answers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

@@ -1,17 +1,26 @@
 """One refused picture is an error in the end; a store that refuses everything ends the run."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
 
 from nfbmr.errors import StoreError
-from nfbmr.score.store_watch import UNITS_BEFORE_STOP, StoreWatch, is_held, refusals, settle
+from nfbmr.score.store_watch import (
+    UNITS_BEFORE_STOP,
+    StoreWatch,
+    hold_where_all_are_gone,
+    is_held,
+    refusals,
+    settle,
+)
 
 
 @dataclass
 class Picture:
     content_hash: str | None = None
     error: str | None = None
+    error_kind: str | None = None
     refused: str | None = None
 
 
@@ -26,6 +35,11 @@ def denied() -> Picture:
 
 def busy() -> Picture:
     return Picture(error="Slow down.", refused="busy")
+
+
+def gone() -> Picture:
+    """One of a unit of which all are gone."""
+    return Picture(error="does not exist (any more)", error_kind="missing", refused="missing")
 
 
 def unit(name: int, *pictures: Picture) -> dict[str, object]:
@@ -45,7 +59,7 @@ def test_units_with_refused_pictures_come_again() -> None:
 
 def test_a_category_that_may_not_be_read_does_not_stop_the_others() -> None:
     """Thousands of refused units in a row, as a plan sorted by category gives them."""
-    watch = StoreWatch(any_read=False)
+    watch = StoreWatch(any_read=False, works=lambda _: True)
     watch.look(unit(0, READ, READ))
     for number in range(1, 1000):
         watch.look(unit(number, denied(), denied()))
@@ -54,14 +68,41 @@ def test_a_category_that_may_not_be_read_does_not_stop_the_others() -> None:
 
 
 def test_it_does_not_after_an_earlier_session_either() -> None:
-    watch = StoreWatch(any_read=True)
+    watch = StoreWatch(any_read=True, works=lambda _: True, witness="earlier")
     for number in range(100):
         watch.look(unit(number, denied()))
     watch.check_any_read()
 
 
-@pytest.mark.parametrize("picture", [denied, busy])
-def test_a_store_that_gives_nothing_ends_the_run(picture: type[Picture]) -> None:
+@pytest.mark.parametrize("picture", [denied, gone])
+def test_rights_that_are_taken_away_or_a_share_that_is_gone_end_the_run(
+    picture: Callable[[], Picture],
+) -> None:
+    """What could be read before cannot be read any more: it is not these pictures' matter."""
+    watch = StoreWatch(any_read=False, works=lambda _: False)
+    watch.look(unit(0, READ, READ))
+    for number in range(UNITS_BEFORE_STOP - 1):
+        watch.look(unit(1 + number, picture(), picture()))
+    with pytest.raises(StoreError):
+        watch.look(unit(99, picture(), picture()))
+    with pytest.raises(StoreError):
+        settle([picture(), picture()], lambda: False)
+
+
+def test_a_unit_of_which_all_pictures_are_gone_comes_again() -> None:
+    pictures = [replace(gone(), refused=None) for _ in range(2)]
+    hold_where_all_are_gone(pictures)
+    assert is_held(pictures)
+    settle(pictures, lambda: True)
+    assert not is_held(pictures)
+    assert [picture.error_kind for picture in pictures] == ["missing", "missing"]
+    mixed = [replace(gone(), refused=None), READ]
+    hold_where_all_are_gone(mixed)
+    assert not is_held(mixed)
+
+
+@pytest.mark.parametrize("picture", [denied, busy, gone])
+def test_a_store_that_gives_nothing_ends_the_run(picture: Callable[[], Picture]) -> None:
     watch = StoreWatch(any_read=False)
     for number in range(UNITS_BEFORE_STOP - 1):
         watch.look(unit(number, picture(), picture()))
