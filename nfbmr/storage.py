@@ -86,29 +86,42 @@ def join(root: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
-def write_atomically(uri: str, data: bytes, patience_s: float = PATIENCE_S) -> None:
+def write_atomically(
+    uri: str, data: bytes, patience_s: float = PATIENCE_S, *, durable: bool = False
+) -> None:
     """Write a whole file: on a local disk by renaming, on an object store by one put.
 
     Args:
         uri: of the file.
         data: all of it.
         patience_s: how long a busy or full store is tried again.
+        durable: whether it must be whole or missing after a power cut as well: for what says that
+            something is finished. Costs a flush of a local disk.
     """
     fs, path = file_system(uri)
     if isinstance(fs, LocalFileSystem):
-        retried(lambda: _replace_local(Path(path), data), patience_s)
+        retried(lambda: _replace_local(Path(path), data, durable), patience_s)
     else:
         retried(lambda: fs.pipe_file(path, data), patience_s)
 
 
-def _replace_local(target: Path, data: bytes) -> None:
+def _replace_local(target: Path, data: bytes, durable: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(target)
     try:
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            file.write(data)
+            if durable:
+                _flush(file)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _flush(file: BinaryIO) -> None:
+    """To the disk itself: a name must not outlive a power cut without its bytes."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _partial(target: Path) -> Path:
@@ -142,7 +155,9 @@ def write_new(uri: str, data: bytes) -> bool:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(target)
-    partial.write_bytes(data)
+    with partial.open("wb") as file:
+        file.write(data)
+        _flush(file)
     try:
         os.link(partial, target)
     except FileExistsError:
@@ -175,6 +190,7 @@ def open_atomically(uri: str) -> Iterator[BinaryIO]:
         try:
             with partial.open("wb") as file:
                 yield file
+                _flush(file)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """A reader sees all of a file or none of it, on a disk and in an object store."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -86,3 +87,28 @@ def test_of_several_writers_of_a_new_file_one_is_first(root: str) -> None:
 def test_one_place_has_one_address(given: str, address: str) -> None:
     """Found in review: with a slash more, two nights were at work on the same data."""
     assert storage.absolute_uri(given) == address
+
+
+def test_what_must_outlive_a_power_cut_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "unit"
+    flushed: list[bool] = []
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        flushed.append(target.exists())
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    storage.write_atomically(str(target), b"cache")
+    assert flushed == []
+    target.unlink()
+    storage.write_atomically(str(target), b"unit", durable=True)
+    target.unlink()
+    with storage.open_atomically(str(target)) as file:
+        file.write(b"part")
+    target.unlink()
+    assert storage.write_new(str(target), b"plan")
+    assert flushed == [False, False, False]
+    assert target.read_bytes() == b"plan"

@@ -118,6 +118,15 @@ def open_upright(data: bytes, limits: DecodeLimits) -> Image.Image:
     return _load_upright(_open(data, limits), data)
 
 
+def pixels_of(data: bytes) -> int:
+    """Height times width, as the header says; 0 for what is refused before it is decoded."""
+    try:
+        image = _open(data, DEFAULT_LIMITS)
+    except DecodeError:
+        return 0
+    return image.width * image.height
+
+
 def _open(data: bytes, limits: DecodeLimits) -> ImageFile.ImageFile:
     """Read the header and refuse what is no picture or too large."""
     if not data:

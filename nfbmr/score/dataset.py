@@ -95,7 +95,7 @@ def write_marker(output: str, contents: dict[str, Any]) -> None:
         contents: with the names of its files under ``files``.
     """
     data = json.dumps(contents, indent=1).encode()
-    storage.write_atomically(storage.join(output, MARKER), data)
+    storage.write_atomically(storage.join(output, MARKER), data, durable=True)
 
 
 def finished_marker(output: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ reads the whole footer of one before it finds a row group.
 from __future__ import annotations
 
 import json
+import platform
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -263,6 +264,12 @@ def row_group(output: str, run_id: str, group: int) -> pa.Table:
         rows = retried(read).select(PICTURES.names).cast(PICTURES)
         rows.validate(full=True)
         return rows
+    except FileNotFoundError as error:
+        raise OutputError(
+            f"The plan in {storage.join(output, PLAN_FOLDER)} cannot be seen on node "
+            f"{platform.node()} ({error}): was it removed, or is the output a folder that only "
+            "some nodes have? Give an --output that all nodes reach."
+        ) from error
     except _DAMAGE as error:
         if is_stores(error):
             raise

@@ -34,6 +34,7 @@ from nfbmr.score.plan_files import (
     remove_other_plans,
 )
 from nfbmr.score.publish import is_published, remove_leftovers
+from nfbmr.score.shared_places import check_seen_by_all_nodes
 from nfbmr.score.sources import list_sources
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.status import begin_session
@@ -241,7 +242,13 @@ def _score_left(
     if not left:
         return WorkDone()
     check_backbones(plan, request.weights, settings.forward)
-    begin_session(output)
+    check_seen_by_all_nodes([*request.sources, storage.join(output, PLAN_FOLDER)])
+    before = begin_session(output, settings.forward)
+    if before not in (None, settings.forward):
+        progress.say(
+            f"warning: the run was begun with run.forward = {before!r} and goes on with "
+            f"{settings.forward!r}: its scores differ by what the summary says of this session"
+        )
     return score_units(
         plan, left, output, schema, settings, registry, request.weights, progress, finished
     )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nfbmr import storage
 from nfbmr.data.careful_decoding import CarefulDecoder
 from nfbmr.data.decoding import DecodePicture, decode_and_resize
+from nfbmr.data.decoding_room import DecodingRoom
 from nfbmr.errors import NfbmrError, RegistryUnavailableError, StoreError
 from nfbmr.model.detector import Detector
 from nfbmr.registry import Registry, load_detector
@@ -75,6 +76,8 @@ class Scorer:
         self.metrics = ScoringMetrics()
         self.lock = threading.Lock()
         self.told = False
+        room = DecodingRoom()
+        self.decode_one = room.decode_and_resize if decode_threads > 1 else decode_and_resize
         self.careful, self.careful_lock = CarefulDecoder(), threading.Lock()
         self.careful_units = _CAREFUL_UNITS if is_repeated() else 0
         self.threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="nfbmr-decode")
@@ -159,7 +162,7 @@ class Scorer:
         with self.careful_lock:
             if self.careful_units == 0:
                 self.careful.close()
-                return decode_and_resize
+                return self.decode_one
             self.careful_units -= 1
             return self.careful.decode_and_resize
 

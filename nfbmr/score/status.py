@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,6 +71,11 @@ def run_status(output: str) -> RunStatus:
     check_place(output)
     output = storage.absolute_uri(output)
     plan = load_plan(output)
+    if plan is None and PLAN_FOLDER in storage.list_folders(output):
+        raise OutputError(
+            f"The run at {output} is not planned yet: its sources are being listed, or the command "
+            "was cut off while it listed them. The same command goes on with that."
+        )
     if plan is None:
         raise OutputError(
             f"There is no scoring run at {output}: start it with jobs/score.py and this --output."
@@ -142,9 +148,30 @@ def seconds_left(stamps: Sequence[float], left: int, began: float | None = None)
     return left * sum(session) / len(session)
 
 
-def begin_session(output: str) -> None:
-    """Leave a mark that tells when a run was last started, by its store's own clock."""
-    storage.write_atomically(_session_uri(output), b"{}")
+def begin_session(output: str, forward: str) -> str | None:
+    """Leave a mark that tells when a run was last started, by its store's own clock.
+
+    Args:
+        output: of the run.
+        forward: how this session computes, ``run.forward``.
+
+    Returns:
+        How the session before computed; None where there was none, or it did not say.
+    """
+    uri = _session_uri(output)
+    before = forward_of(storage.read(uri))
+    storage.write_atomically(uri, json.dumps({"forward": forward}).encode())
+    return before
+
+
+def forward_of(session: bytes | None) -> str | None:
+    """What a session's mark says of how it computes; None for one that says nothing."""
+    try:
+        values = json.loads(session or b"{}")
+    except ValueError:
+        return None
+    forward = values.get("forward") if isinstance(values, dict) else None
+    return forward if isinstance(forward, str) else None
 
 
 def session_began(output: str) -> float | None:

@@ -14,6 +14,14 @@ from nfbmr.score.forward_difference import ForwardDifference
 
 SUMMARY = "_summary.json"
 
+_OF_THE_PLAN = frozenset(
+    {
+        *("changed", "listing", "no_category", "no_model"),
+        *("empty", "too_large", "truncated", "unreadable", "unsupported"),
+    }
+)
+"""Kinds of errors that stay what they are while a run's files and models do."""
+
 
 @dataclass(frozen=True)
 class ScoringSummary:
@@ -83,9 +91,24 @@ class ScoringSummary:
             raise FailureBudgetError(
                 f"{self.failed} of {self.pictures} pictures have no score, more than "
                 f"run.failure_budget = {budget:g} allows. All other scores are in {self.output}; "
-                f"its rows with status = 'error' say why ({kinds}). When the cause is mended, "
-                "jobs/score.py --retry-failed scores them again."
+                f"its rows with status = 'error' say why ({kinds}). {self._remedy()}"
             )
+
+    def _remedy(self) -> str:
+        """What helps against the kinds of errors that there are."""
+        kinds = set(self.failed_by_kind)
+        words = []
+        if kinds - _OF_THE_PLAN:
+            words.append(
+                "When the cause is mended, jobs/score.py --retry-failed scores them again."
+            )
+        if kinds & _OF_THE_PLAN:
+            words.append(
+                f"Those of kind {', '.join(sorted(kinds & _OF_THE_PLAN))} stay errors in this run, "
+                "whose models and files are pinned: score them in a run of their own, with another "
+                "--output."
+            )
+        return " ".join(words)
 
     def warnings(self) -> list[str]:
         """Sentences on categories whose p-values are past a limit."""

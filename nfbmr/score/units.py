@@ -46,7 +46,7 @@ def write_unit(output: str, unit: str, table: pa.Table, patience_s: float = PATI
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
     uri = storage.join(output, UNITS_FOLDER, unit + _SUFFIX)
     with store_sentences(f"Writing {uri}"):
-        storage.write_atomically(uri, sink.getvalue().to_pybytes(), patience_s)
+        storage.write_atomically(uri, sink.getvalue().to_pybytes(), patience_s, durable=True)
 
 
 def units_uri(output: str) -> str:

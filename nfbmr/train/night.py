@@ -145,7 +145,9 @@ class Night:
         return values if isinstance(values, dict) else None
 
     def _write(self, name: str, values: dict[str, Any]) -> None:
-        storage.write_atomically(storage.join(self.folder, name), json.dumps(values).encode())
+        storage.write_atomically(
+            storage.join(self.folder, name), json.dumps(values).encode(), durable=True
+        )
 
 
 def _is_gone(fit: str, fits: Mapping[str, str], spared: Collection[str]) -> bool:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 import jobs.score
 import nfbmr.score.status
-from nfbmr.score.status import begin_session, run_status, seconds_left, session_began
+from nfbmr import storage
+from nfbmr.errors import OutputError
+from nfbmr.score.plan_files import LISTING_FOLDER, PLAN_FOLDER
+from nfbmr.score.status import (
+    begin_session,
+    forward_of,
+    run_status,
+    seconds_left,
+    session_began,
+)
 from nfbmr.settings import RunSettings
 from tests.score.committed_run import committed, finished
 
@@ -88,11 +97,23 @@ def test_errors_of_very_many_units_are_reckoned_from_a_sample(
     assert sampled.failed == pytest.approx(200, rel=0.05)
 
 
+def test_a_run_that_is_being_listed_says_so(root: str) -> None:
+    storage.write_atomically(storage.join(root, PLAN_FOLDER, LISTING_FOLDER, "1.listing"), b"x")
+    with pytest.raises(OutputError, match="is not planned yet: its sources are being listed"):
+        run_status(root)
+
+
+@pytest.mark.parametrize("mark", [None, b"", b"{", b"[1]", b'{"forward": 1}'])
+def test_a_session_that_does_not_say_how_it_computes_is_none(mark: bytes | None) -> None:
+    assert forward_of(mark) is None
+
+
 def test_the_clock_of_the_run_begins_with_its_session(root: str) -> None:
     assert session_began(root) is None
     committed(root, [9])
     before = run_status(root)
-    begin_session(root)
+    assert begin_session(root, "float32") is None
+    assert begin_session(root, "compiled") == "float32"
     began = session_began(root)
     assert began is not None
     assert began == pytest.approx(time.time(), abs=60)
