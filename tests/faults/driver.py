@@ -127,6 +127,10 @@ class Driver:
         """Wait for an answer, or for the end of the process."""
         return self._orders.poll(seconds)
 
+    def strike(self) -> None:
+        """``kill -9`` and no more: for a thread that must not wait."""
+        self._process.kill()
+
     def kill(self) -> None:
         """``kill -9``."""
         self._process.kill()

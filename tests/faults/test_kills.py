@@ -1,7 +1,8 @@
 """``kill -9`` of a driver, actor or task, anywhere: the same command again gives the same rows.
 
-36 points are drawn from seeds: 10 of what a driver does to files while it plans, 10 while it merges
-and cleans up, 10 while it retries what failed, 6 of how far the scoring is.
+42 points are drawn from seeds: 10 of what a driver does to files while it plans, 10 while it merges
+and cleans up, 10 while it retries what failed, 6 of what reaches an object store while it publishes
+there, 6 of how far the scoring is.
 """
 
 import os
@@ -11,11 +12,14 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
+import fsspec
 import pytest
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 
+from nfbmr import storage
 from nfbmr.score.dataset import read_marker, read_scores
 from nfbmr.score.plan_files import load_plan
 from nfbmr.score.units import finished_units, read_unit
@@ -29,6 +33,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POINTS = 10
 POINTS_WHILE_SCORING = 6
+POINTS_IN_A_STORE = 6
 
 
 def killed_at(
@@ -104,6 +109,83 @@ def test_while_merging_marking_and_cleaning_up(
         left = {path.name for path in output.iterdir()}
         assert left <= {"_plan", "_SUCCESS", "_summary.json", "data"}
     assert 0 < marked < POINTS
+
+
+class Strike:
+    """Sees what changes an output in the store, and kills a driver at one of these requests.
+
+    Args:
+        output: URI of the output.
+        event: the number of the request; it is not answered.
+
+    Attributes:
+        count: how many there have been.
+        victim: who is killed.
+    """
+
+    def __init__(self, output: str, event: int = -1, part: str = "") -> None:
+        self._path = f"{output.removeprefix('s3:/')}/{part}"
+        self._event = event
+        self.count = 0
+        self.victim: Driver | None = None
+
+    def __call__(self, request: Request) -> Fault | None:
+        path = unquote(request.path).partition("?")[0]
+        if request.method not in ("PUT", "POST", "DELETE") or not path.startswith(self._path):
+            return None
+        self.count += 1
+        if self.victim is None or self.count - 1 != self._event:
+            return None
+        self.victim.strike()
+        return faulty.reset
+
+    def kill(self, proxy: FaultyProxy, victim: Driver, argv: list[str]) -> None:
+        """Let a driver run a command until it is killed."""
+        self.victim = victim
+        with proxy.faults(self):
+            victim.start(argv)
+            with pytest.raises(EOFError):
+                victim.outcome()
+        victim.kill()
+
+
+def test_while_publishing_in_an_object_store(
+    cluster: Cluster,
+    environment: dict[str, str],
+    driver: Driver,
+    plant: Plant,
+    stored: str,
+    proxy: FaultyProxy,
+    here: None,
+    undisturbed: Rows,
+) -> None:
+    """Merging, copying, marking, and removing what is not needed any more."""
+    store = fsspec.filesystem("s3")
+    output, scored = f"{stored}/published", f"{stored}/scored"
+    argv = plant.argv(plant.tar, output)
+    merging = Strike(output, 0, "_merge-")
+    merging.kill(proxy, Driver(cluster.address, environment), argv)
+    store.invalidate_cache()
+    assert len(finished_units(output)) == len(units_of(undisturbed))
+    store.copy(output, scored, recursive=True)
+    seen = Strike(output)
+    with proxy.faults(seen):
+        assert driver.run(argv).code == 0
+    assert seen.count >= POINTS
+    marked = 0
+    for event in sorted(random.Random(4).sample(range(seen.count), POINTS_IN_A_STORE)):
+        storage.remove_tree(output)
+        store.invalidate_cache()
+        store.copy(scored, output, recursive=True)
+        Strike(output, event).kill(proxy, Driver(cluster.address, environment), argv)
+        store.invalidate_cache()
+        marked += read_marker(output) is not None
+        outcome = driver.run(argv)
+        assert outcome.code == 0, outcome.said
+        assert_same(rows_of(output), undisturbed)
+        left = {*storage.list_names(output), *storage.list_folders(output)}
+        assert left <= {"_plan", "_SUCCESS", "_summary.json", "data"}
+    assert 0 < marked < POINTS_IN_A_STORE
 
 
 def test_while_retrying_what_failed(
