@@ -148,7 +148,7 @@ def _table_lister(address: str, columns: TableColumns) -> Lister:
 def list_archive(uri: str) -> ArchiveListing:
     """List the pictures of a folder, prefix, tar, compressed tar or zip.
 
-    A damaged tar gives the pictures before the damage and says so in ``problems``.
+    Damage costs only what it hides, and is said in ``problems``.
 
     Args:
         uri: see ``lister_of``.

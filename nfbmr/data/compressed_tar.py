@@ -25,8 +25,9 @@ from nfbmr.data.archive_entry import ArchiveEntry, ArchiveListing, place, whole
 from nfbmr.data.lister import WholeLister
 from nfbmr.data.opened_archives import OpenedArchives
 from nfbmr.data.ranges import changed, open_file, size_and_version
-from nfbmr.data.tar_archive import follow, join_chains
+from nfbmr.data.tar_archive import follow
 from nfbmr.data.tar_headers import Read
+from nfbmr.data.tar_joining import listing_of
 
 _MIN_SPACING_BYTES = 2**20
 _MAX_POINTS = 4096
@@ -59,7 +60,7 @@ class CompressedTarLister(WholeLister):
             # What is left of a damaged stream is given up in large pieces by the index's reader.
             with _open(self.archive) as file, gzip.GzipFile(fileobj=file) as plain:
                 chain = follow(stream_reader(plain), 0, None, None)
-        listing = join_chains(self.archive, [chain], [(0, chain.next + 1)], lambda *_: chain)
+        listing = listing_of(self.archive, [chain])
         listing.version = self.version
         listing.lookup = index
         return listing

@@ -1,9 +1,7 @@
 """Tar archives: the chain of headers, followed in many slices at once, and the bytes of a member.
 
 A slice of an archive finds the first block in it that looks like a header and follows the chain
-from there. What looks like a header may be a picture's content, so a slice's chain counts only
-where the chain of the slice before it ends; where the two do not meet, one reader goes on from
-there. Either way the listing is that of one reader from beginning to end.
+from there; ``tar_joining`` says which of the chains count.
 """
 
 from __future__ import annotations
@@ -11,16 +9,12 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nfbmr.data.archive_entry import (
-    ENTRIES,
     ArchiveEntry,
-    ArchiveListing,
     EntryRows,
     place,
     printable,
@@ -50,7 +44,9 @@ TAR_DAMAGE = (
 )
 """What reading a damaged tar raises."""
 
-_PICTURE, _OTHER, _FOLDER, _LINK, _SPARSE = range(5)
+PICTURE, OTHER, FOLDER, LINK, SPARSE = range(5)
+"""Kinds of members."""
+
 CHAIN = pa.schema(
     [
         ("header", pa.int64()),
@@ -73,8 +69,10 @@ class Chain:
         start: where its first member begins; None where no header was found.
         next: where the member behind its last one begins, or the archive's end.
         problem: why it stops before the end of its slice; empty if it does not.
-        is_finished: whether the archive ends at ``next``.
+        is_finished: whether the archive ends at ``next``, or is damaged there.
         has_globals: whether a header in it changes how members of later slices are read.
+        damaged: the block that should be a header and is none.
+        more: the first block behind the mark of the archive's end that is not all zeros.
     """
 
     rows: pa.Table
@@ -83,6 +81,8 @@ class Chain:
     problem: str = ""
     is_finished: bool = False
     has_globals: bool = False
+    damaged: int | None = None
+    more: int | None = None
 
 
 def follow(read: Read, start: int, stop: int | None, size: int | None) -> Chain:
@@ -102,7 +102,7 @@ def follow(read: Read, start: int, stop: int | None, size: int | None) -> Chain:
             member = read_member(read, chain.next, inherited)
             if member is None:
                 chain.is_finished = True
-                chain.problem = _problem_at_end(read, chain.next)
+                chain.problem, chain.more = _problem_at_end(read, chain.next, size)
                 break
             if size is not None and member.is_file and member.data + member.size > size:
                 chain.problem = f"ends in the middle of {printable(member.name)!r}"
@@ -113,8 +113,10 @@ def follow(read: Read, start: int, stop: int | None, size: int | None) -> Chain:
             rows.add(_row(member))
             chain.next = member.next
     except TarDamageError as error:
+        chain.damaged = error.place
         chain.problem = f"is damaged at byte {chain.next}, where a header is expected ({error})"
     except TAR_DAMAGE as error:
+        chain.damaged = chain.next
         chain.problem = f"is damaged ({error})"
     chain.is_finished |= bool(chain.problem)
     chain.rows = rows.table()
@@ -124,132 +126,63 @@ def follow(read: Read, start: int, stop: int | None, size: int | None) -> Chain:
 def _row(member: TarMember) -> tuple[int, int, str | None, str | None, int | None, int | None]:
     name = printable(member.name)
     if member.is_folder:
-        return member.header, _FOLDER, None, None, None, None
+        return member.header, FOLDER, None, None, None, None
     if not is_picture(name) or not (member.is_hard_link or member.is_file):
-        return member.header, _OTHER, None, None, None, None
+        return member.header, OTHER, None, None, None, None
     if member.is_hard_link:
-        return member.header, _LINK, name, printable(member.linkname), None, None
-    kind = _SPARSE if member.is_sparse else _PICTURE
+        return member.header, LINK, name, printable(member.linkname), None, None
+    kind = SPARSE if member.is_sparse else PICTURE
     return member.header, kind, name, None, member.data, member.size
 
 
-def _problem_at_end(read: Read, end: int) -> str:
-    """What is wrong where the chain of headers ended; empty if nothing is."""
-    tail = read(end, _END_BYTES)
-    if len(tail) < BLOCK_BYTES:
-        return "has no mark at its end and may have been cut off"
-    if any(tail):
-        return f"has more data behind the mark at its end (byte {end}); join archives by unpacking"
-    return ""
+def _problem_at_end(read: Read, end: int, size: int | None) -> tuple[str, int | None]:
+    """What is wrong where the chain of headers ended, empty if nothing is; the data behind it."""
+    if len(read(end, BLOCK_BYTES)) < BLOCK_BYTES:
+        return "has no mark at its end and may have been cut off", None
+    more = _data_behind_mark(read, end, size)
+    if more is None:
+        return "", None
+    text = (
+        f"has more data behind the mark at its end (byte {end}), as if several archives were "
+        "joined or zeros written over this one"
+    )
+    return text, more
+
+
+def _data_behind_mark(read: Read, end: int, size: int | None) -> int | None:
+    """The first block that is not all zeros from a place on; not far from it in a stream."""
+    while data := read(end, _END_BYTES):
+        behind = data.lstrip(b"\0")
+        if behind:
+            return end + (len(data) - len(behind)) // BLOCK_BYTES * BLOCK_BYTES
+        if size is None:
+            return None
+        end += len(data)
+    return None
 
 
 def follow_slice(read: Read, start: int, stop: int, size: int) -> Chain:
     """The chain of a slice, from the first block in it that may be a header."""
-    first = start if start == 0 else _first_header(read, start, min(stop, size))
+    first = start if start == 0 else first_header(read, start, min(stop, size))
     if first is None:
         return Chain(CHAIN.empty_table(), None, start)
     return follow(read, first, stop, size)
 
 
-def _first_header(read: Read, start: int, stop: int) -> int | None:
+def first_header(read: Read, start: int, stop: int) -> int | None:
+    """The first block from a place on, and before another, that may be a header.
+
+    Args:
+        read: of the archive.
+        start: a multiple of 512.
+        stop: at most the archive's size.
+    """
     for begin in range(start, stop, _SCAN_BYTES):
         # A header at the very end of a piece is whole: pieces are multiples of 512.
         found = find_header(read(begin, min(_SCAN_BYTES, stop - begin)), 0)
         if found is not None:
             return begin + found
     return None
-
-
-def join_chains(
-    uri: str,
-    chains: Sequence[Chain],
-    bounds: Sequence[tuple[int, int]],
-    again: Callable[[int, int | None], Chain],
-) -> ArchiveListing:
-    """Join the chains of an archive's slices into its listing.
-
-    Args:
-        uri: of the archive.
-        chains: one for each slice, in order.
-        bounds: where the slices start and stop.
-        again: ``again(start, stop)`` follows the chain by one reader.
-    """
-    if any(chain.has_globals for chain in chains):
-        # What a global header says holds for all slices behind it.
-        return _listing(uri, [again(0, None)])
-    joined: list[Chain] = []
-    expected = 0
-    for found, (_, stop) in zip(chains, bounds, strict=True):
-        if expected >= stop:  # a member that spans the whole slice
-            continue
-        chain = _from(found, expected) or again(expected, stop)
-        joined.append(chain)
-        expected = chain.next
-        if chain.is_finished:
-            return _listing(uri, joined)
-    return _listing(uri, [*joined, again(expected, None)])
-
-
-def _from(chain: Chain, expected: int) -> Chain | None:
-    """The part of a chain from a place on, or None where the chain does not come by there."""
-    if chain.start == expected:
-        return chain
-    rows = chain.rows.filter(pc.greater_equal(chain.rows.column("header"), expected))
-    if len(rows) == 0 or rows.column("header")[0].as_py() != expected:
-        return None
-    return replace(chain, rows=rows, start=expected)
-
-
-def _listing(uri: str, chains: Sequence[Chain]) -> ArchiveListing:
-    rows = pa.concat_tables([chain.rows for chain in chains])
-    counts = {
-        value["values"].as_py(): value["counts"].as_py()
-        for value in pc.value_counts(rows.column("kind"))
-    }
-    listing = ArchiveListing(uri, skipped_members=counts.get(_OTHER, 0))
-    if counts.get(_LINK) or counts.get(_SPARSE):
-        rows = _resolved(uri, rows, listing)
-    pictures = rows.filter(pc.equal(rows.column("kind"), _PICTURE))
-    listing.table = entries_table(
-        pictures.column("member"), pictures.column("offset"), pictures.column("length")
-    )
-    if chains[-1].problem:
-        count = len(pictures)
-        listing.problems.append(f"{uri} {chains[-1].problem}, after {count} pictures")
-    return listing
-
-
-def _resolved(uri: str, rows: pa.Table, listing: ArchiveListing) -> pa.Table:
-    """The rows with hard links as pictures of their own, and without sparse files."""
-    pictures: dict[str, tuple[int, int]] = {}
-    resolved = EntryRows(CHAIN)
-    for row in rows.to_pylist():
-        name = row["member"]
-        if row["kind"] == _SPARSE:
-            listing.problems.append(f"{uri} has {name!r} as a sparse file, which cannot be read")
-            continue
-        if row["kind"] == _LINK:
-            if row["link"] not in pictures:
-                listing.problems.append(
-                    f"{uri} has {name!r} as a link to {row['link']!r}, which is no picture "
-                    "before it"
-                )
-                continue
-            row["kind"] = _PICTURE
-            row["offset"], row["length"] = pictures[row["link"]]
-        if row["kind"] == _PICTURE:
-            pictures[name] = row["offset"], row["length"]
-        resolved.add(list(row.values()))
-    return resolved.table()
-
-
-def entries_table(
-    members: pa.ChunkedArray, offsets: pa.ChunkedArray, lengths: pa.ChunkedArray
-) -> pa.Table:
-    """Rows of ``ENTRIES`` of which no more is known than name and place."""
-    count = len(members)
-    unknown = [pa.nulls(count, ENTRIES.field(name).type) for name in ENTRIES.names[3:]]
-    return pa.table([members, offsets, lengths, *unknown], schema=ENTRIES)
 
 
 def read_tar_member(entry: ArchiveEntry) -> bytes:

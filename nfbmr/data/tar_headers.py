@@ -17,7 +17,9 @@ _MAGIC_PLACE = 257
 _LONG_NAME, _LONG_LINK = b"L", b"K"
 _PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _GLOBAL = tarfile.XGLTYPE
-_EXTENDED = (_LONG_NAME, _LONG_LINK, _GLOBAL, *_PAX_TYPES)
+EXTENDED = (_LONG_NAME, _LONG_LINK, _GLOBAL, *_PAX_TYPES)
+"""Types of headers that say more of the member behind them."""
+
 _MAX_EXTENDED_BYTES = 8 * 2**20
 _MAX_DIGITS = 20
 _EFFECTIVE_KEYS = ("path", "linkpath", "size", "GNU.sparse.name")
@@ -33,7 +35,16 @@ _LARGEST_BYTES = 2**62
 
 
 class TarDamageError(ValueError):
-    """A header that is none, at the place in the message."""
+    """A header that is none.
+
+    Args:
+        message: for people.
+        place: of its block in the archive.
+    """
+
+    def __init__(self, message: str, place: int) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,31 +110,33 @@ def read_member(read: Read, start: int, inherited: Mapping[str, str]) -> TarMemb
         header = _header(read(place, BLOCK_BYTES), place)
         if header is None:
             if place != start:
-                raise TarDamageError(f"an extended header at byte {start} has no member behind it")
+                text = f"an extended header at byte {start} has no member behind it"
+                raise TarDamageError(text, place)
             return None
         data = place + BLOCK_BYTES
-        if header.type not in _EXTENDED:
+        if header.type not in EXTENDED:
             return _member(read, header, start, data, values, is_global)
         if not 0 <= header.size <= _MAX_EXTENDED_BYTES:
-            raise TarDamageError(f"the extended header at byte {place} claims {header.size} bytes")
+            text = f"the extended header at byte {place} claims {header.size} bytes"
+            raise TarDamageError(text, place)
         content = read(data, header.size)
         if len(content) < header.size:
-            raise TarDamageError(f"the extended header at byte {place} is cut off")
+            raise TarDamageError(f"the extended header at byte {place} is cut off", place)
         found = _extended(header.type, content, place)
         is_global |= header.type == _GLOBAL and any(key in found for key in _EFFECTIVE_KEYS)
         values |= found
-        place = data + _padded(header.size)
+        place = data + padded(header.size)
 
 
 def global_values(read: Read, start: int, inherited: Mapping[str, str]) -> dict[str, str]:
     """What holds for the members behind the one at a place: its global headers and older ones."""
     values = dict(inherited)
     place = start
-    while (header := _header(read(place, BLOCK_BYTES), place)) and header.type in _EXTENDED:
+    while (header := _header(read(place, BLOCK_BYTES), place)) and header.type in EXTENDED:
         data = place + BLOCK_BYTES
         if header.type == _GLOBAL:
             values |= _extended(header.type, read(data, header.size), place)
-        place = data + _padded(header.size)
+        place = data + padded(header.size)
     return values
 
 
@@ -162,7 +175,7 @@ def _header(block: bytes, place: int) -> tarfile.TarInfo | None:
     except tarfile.TruncatedHeaderError:  # type: ignore[attr-defined]
         return None
     except (tarfile.HeaderError, ValueError, ArithmeticError) as error:
-        raise TarDamageError(f"no header at byte {place}: {error}") from error
+        raise TarDamageError(f"no header at byte {place}: {error}", place) from error
 
 
 def _member(
@@ -178,11 +191,12 @@ def _member(
         try:
             size = int(values["size"])
         except ValueError as error:
-            raise TarDamageError(f"the member at byte {start} has no number as size") from error
+            text = f"the member at byte {start} has no number as size"
+            raise TarDamageError(text, start) from error
     if size < 0:
-        raise TarDamageError(f"the header at byte {start} points backwards")
+        raise TarDamageError(f"the header at byte {start} points backwards", start)
     if size > _LARGEST_BYTES:
-        raise TarDamageError(f"the member at byte {start} claims {size} bytes")
+        raise TarDamageError(f"the member at byte {start} claims {size} bytes", start)
     is_sparse = header.type == tarfile.GNUTYPE_SPARSE
     if is_sparse:
         data = _behind_sparse_map(read, data)
@@ -195,7 +209,7 @@ def _member(
         linkname=values.get("linkpath", header.linkname),
         data=data,
         size=size,
-        next=data + (_padded(size) if has_data else 0),
+        next=data + (padded(size) if has_data else 0),
         is_sparse=is_sparse or any(key.startswith("GNU.sparse.") for key in values),
         is_global=is_global,
     )
@@ -207,7 +221,7 @@ def _behind_sparse_map(read: Read, data: int) -> int:
     while has_more:
         block = read(data, BLOCK_BYTES)
         if len(block) < BLOCK_BYTES:
-            raise TarDamageError(f"the sparse map at byte {data} is cut off")
+            raise TarDamageError(f"the sparse map at byte {data} is cut off", data)
         has_more = bool(block[_SPARSE_EXTRA_MORE])
         data += BLOCK_BYTES
     return data
@@ -227,11 +241,12 @@ def _extended(kind: bytes, content: bytes, place: int) -> dict[str, str]:
         key, sign, value = content[blank + 1 : end - 1].partition(b"=")
         is_whole = start < blank < end <= len(content) and content[end - 1 : end] == b"\n"
         if not (is_whole and sign):
-            raise TarDamageError(f"the extended header at byte {place} is damaged")
+            raise TarDamageError(f"the extended header at byte {place} is damaged", place)
         values[key.decode(*_ENCODING)] = value.decode(*_ENCODING)
         start = end
     return values
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """The bytes that so many bytes of data take in an archive."""
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES

@@ -8,8 +8,9 @@ from dataclasses import fields
 from nfbmr.data.archive_entry import ArchiveListing
 from nfbmr.data.block_reader import BlockReader
 from nfbmr.data.lister import Lister, SliceListing
-from nfbmr.data.tar_archive import Chain, follow, follow_slice, join_chains
+from nfbmr.data.tar_archive import Chain, follow_slice
 from nfbmr.data.tar_headers import BLOCK_BYTES
+from nfbmr.data.tar_joining import join_chains
 
 SLICE_BYTES = 128 * 2**20
 
@@ -48,10 +49,6 @@ class TarLister(Lister):
     def join(self, listings: Sequence[SliceListing]) -> ArchiveListing:
         """Join the chains; what does not fit together is followed again by one reader."""
         chains = [Chain(listing.table, **listing.notes) for listing in listings]
-
-        def again(start: int, stop: int | None) -> Chain:
-            return follow(self._reader(), start, stop, self._size)
-
-        listing = join_chains(self.archive, chains, self._bounds, again)
+        listing = join_chains(self.archive, chains, self._bounds, self._reader)
         listing.version = self.version
         return listing

@@ -21,11 +21,11 @@ COUNT = 6
 CONTENTS = {f"{n}.png": bytes([n + 1]) * (300 + 200 * n) for n in range(COUNT)}
 
 
-def make_tar() -> bytes:
+def make_tar(prefix: str = "") -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in CONTENTS.items():
-            info = tarfile.TarInfo(name)
+            info = tarfile.TarInfo(prefix + name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return out.getvalue()
@@ -88,21 +88,74 @@ def test_a_tar_that_was_cut_lists_what_is_whole_and_says_so(
 
 @given(victim=st.integers(1, COUNT - 1), place=st.integers(0, 511), value=st.integers(1, 255))
 @settings(max_examples=40, deadline=None)
-def test_a_damaged_header_is_reported(folder: Path, victim: int, place: int, value: int) -> None:
+def test_a_damaged_header_is_reported_and_costs_one_picture(
+    folder: Path, victim: int, place: int, value: int
+) -> None:
     data = bytearray(TAR)
     data[STARTS[victim] + place] ^= value
     listing = list_archive(save(folder, "header.tar", bytes(data)))
     names = [entry.member for entry in listing.entries]
     if names != list(CONTENTS):  # a change may be harmless, such as zero to blank
-        assert listing.problems
-        assert names == list(CONTENTS)[:victim]
-        assert str(STARTS[victim]) in listing.problems[0]
+        assert names == list(CONTENTS)[:victim] + list(CONTENTS)[victim + 1 :]
+        behind = STARTS[victim + 1] if victim + 1 < COUNT else END + -END % 512
+        (problem,) = listing.problems
+        assert f"damaged at byte {STARTS[victim]}," in problem
+        assert f"nothing from there to byte {behind} could be listed" in problem
 
 
-def test_data_behind_the_end_mark_is_reported(folder: Path) -> None:
-    listing = list_archive(save(folder, "joined.tar", TAR + TAR))
-    assert len(listing.entries) == COUNT
-    assert "more data behind the mark at its end" in listing.problems[0]
+def test_tars_joined_by_cat_are_reported_and_listed(folder: Path) -> None:
+    """The later of two pictures of one name counts, as in one archive."""
+    for count in (2, 3):
+        uri = save(folder, "joined.tar", TAR * count)
+        listing = list_archive(uri)
+        assert {e.member: read_entry(e) for e in listing.entries} == CONTENTS
+        assert {e.offset for e in listing.entries} == {
+            (count - 1) * len(TAR) + start + 512 for start in STARTS
+        }
+        assert len(listing.problems) == count - 1
+        assert "more data behind the mark at its end" in listing.problems[0]
+        assert f"to byte {len(TAR)} could be listed" in listing.problems[0]
+
+
+def test_a_damaged_header_in_a_tar_that_is_joined_with_another(folder: Path) -> None:
+    damaged = bytearray(make_tar("first/") + TAR)
+    damaged[STARTS[2]] ^= 1
+    listing = list_archive(save(folder, "joined.tar", bytes(damaged)))
+    names = [f"first/{name}" for name in CONTENTS if name != "2.png"]
+    assert [e.member for e in listing.entries] == [*names, *CONTENTS]
+    assert len(listing.problems) == 2
+
+
+def test_each_of_several_damaged_headers_costs_one_picture(folder: Path) -> None:
+    data = bytearray(TAR)
+    for victim in (1, 2, 4):
+        data[STARTS[victim] + 3] ^= 1
+    listing = list_archive(save(folder, "headers.tar", bytes(data)))
+    assert [e.member for e in listing.entries] == ["0.png", "3.png", "5.png"]
+    assert len(listing.problems) == 3
+
+
+def test_zeros_written_over_a_part_are_no_end(folder: Path) -> None:
+    """However many they are: those of a lost piece of a disk are more than an end has."""
+    filler = tarfile.TarInfo("large.bin")
+    filler.size = 300_000
+    gap = filler.tobuf() + b"x" * (filler.size + -filler.size % 512)
+    start = STARTS[3]
+    data = TAR[:start] + bytes(len(gap)) + TAR[start:]
+    listing = list_archive(save(folder, "zeros.tar", data))
+    assert {e.member: read_entry(e) for e in listing.entries} == CONTENTS
+    (problem,) = listing.problems
+    assert f"(byte {start})" in problem
+    assert f"to byte {start + len(gap)} could be listed" in problem
+
+
+def test_a_damaged_header_before_the_cut_hides_what_is_behind_it(folder: Path) -> None:
+    """Behind it nothing leads to an end that could show which headers are no picture's content."""
+    data = bytearray(TAR[: STARTS[5] + 600])
+    data[STARTS[2]] ^= 1
+    listing = list_archive(save(folder, "header.tar", bytes(data)))
+    assert [e.member for e in listing.entries] == ["0.png", "1.png"]
+    assert len(listing.problems) == 1
 
 
 def test_a_missing_end_mark_is_reported(folder: Path) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import fsspec
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nfbmr.data.archive_entry import ArchiveListing
 from nfbmr.data.archives import join_slices, list_archive, read_entry
 from nfbmr.data.picture_names import is_picture
 from nfbmr.data.ranges import size_and_version
+from nfbmr.data.tar_headers import looks_like_header
 from nfbmr.data.tar_lister import TarLister
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -121,6 +122,61 @@ def test_damage_is_told_the_same_way_by_slices(
     sliced = listed(str(path), slice_bytes)
     assert sliced.table.equals(alone.table)
     assert sliced.problems == alone.problems
+
+
+SIZE_FIELD = range(124, 136)
+CHANGED = st.tuples(
+    st.integers(0, 511).filter(lambda place: place not in SIZE_FIELD), st.integers(1, 255)
+)
+WHOLE_TAR = st.tuples(
+    st.lists(st.tuples(SHORT, PLAIN), min_size=1, max_size=3), FORMAT, st.sampled_from([0, 512])
+).map(lambda parts: b"q" * parts[2] + packed(*parts[:2]))
+VICTIMS = st.one_of(
+    # A header that still says how long the picture is, whatever that picture looks like.
+    st.tuples(st.one_of(PLAIN, TRAPS, EMBEDDED), CHANGED),
+    # Nothing is left of the header: a chain in the picture must not be taken for the archive's.
+    st.tuples(st.one_of(PLAIN, WHOLE_TAR), st.sampled_from([b"\0", b"\xa5"])),
+)
+
+
+@given(
+    before=st.lists(st.tuples(st.one_of(SHORT, LONG), st.one_of(PLAIN, TRAPS)), max_size=4),
+    victim=st.tuples(st.one_of(SHORT, LONG), VICTIMS),
+    behind=MEMBERS,
+    fmt=FORMAT,
+    slice_bytes=st.sampled_from([*SLICES, 2**20]),
+    is_first_block=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_header_costs_its_own_picture_and_no_other(
+    tmp_path_factory: pytest.TempPathFactory,
+    before: list[tuple[str, bytes]],
+    victim: tuple[str, tuple[bytes, tuple[int, int] | bytes]],
+    behind: list[tuple[str, bytes]],
+    fmt: int,
+    slice_bytes: int,
+    is_first_block: bool,
+) -> None:
+    """Nothing is listed that the whole archive does not have at the same place, either."""
+    name, (content, damage) = victim
+    members = [*before, (name, content), *behind, ("last.png", b"last")]
+    data = bytearray(packed(members, fmt))
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        found = tar.getmembers()
+    lost = found.pop(len(before))
+    place = lost.offset if is_first_block else lost.offset_data - 512
+    if isinstance(damage, bytes):
+        data[place : place + 512] = damage * 512
+    else:
+        data[place + damage[0]] ^= damage[1]
+    assume(not looks_like_header(bytes(data[place : place + 512])))  # a blank for a zero
+    path = tmp_path_factory.mktemp("damaged") / "a.tar"
+    path.write_bytes(bytes(data))
+    listing = listed(str(path), slice_bytes)
+    expected = {m.name: (m.offset_data, m.size) for m in found if is_picture(m.name)}
+    assert places(listing) == expected
+    (problem,) = listing.problems
+    assert f"byte {lost.offset}" in problem
 
 
 def test_global_headers_and_sizes_that_do_not_fit_into_octal_digits(tmp_path: Path) -> None:
