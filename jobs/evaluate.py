@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
     write_evaluation(arguments.output, evaluation, evaluated)
     print(evaluation.to_table())
     print(f"\n{JSON} and {MARKDOWN} are in {arguments.output}, the scores in {scores_uri}")
-    summary.check_failures(config.run.failure_budget)
+    summary.check_failures(config.run)
     return 0
 
 

@@ -135,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
     text = json.dumps(summary.as_dict(), indent=1) if arguments.json else summary_tables(summary)
     print(text, flush=True)
     record_in_registry(summary, registry, progress)
-    summary.check_failures(config.run.failure_budget)
+    summary.check_failures(config.run)
     return 0
 
 

@@ -132,6 +132,9 @@ class RunSettings:
         store_patience_s: how long a request that a store throttles, resets or leaves unanswered, or
             has no room for, is tried again.
         failure_budget: share of pictures that may fail before the job's exit code says so.
+        damaged_sources: so many sources (archives, manifests, folders) may have places that cannot
+            be listed before the job's exit code says so: such a place is one error row, but may
+            hide any number of pictures.
         training_failure_budget: share of a category's training pictures that may be unreadable.
         output: what the finished data set of a scoring run looks like.
         drift: when a scoring run warns about its p-values.
@@ -157,6 +160,7 @@ class RunSettings:
     stall_timeout_s: float = 1800.0
     store_patience_s: float = PATIENCE_S
     failure_budget: float = 0.01
+    damaged_sources: int = 0
     training_failure_budget: float = 0.05
     output: OutputSettings = field(default_factory=OutputSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
@@ -177,6 +181,7 @@ class RunSettings:
             "decode_threads",
             "heads_cache_mib",
             "compared_pictures",
+            "damaged_sources",
             "registry_patience_s",
         ):
             if getattr(self, name) < 0:

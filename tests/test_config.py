@@ -81,6 +81,7 @@ def test_what_a_run_writes_down_is_read_back_as_the_same(preset: str) -> None:
         ("calibration.aggregate=median", ["calibration.aggregate", "mean"]),
         ("run.unit_size=0", ["run.unit_size = 0"]),
         ("run.failure_budget=2", ["run.failure_budget = 2"]),
+        ("run.damaged_sources=-1", ["run.damaged_sources = -1"]),
         ("mapper.kind=bmx", ["mapper.kind", "bmr"]),
         ("flow.coupling_blocks=0", ["flow.coupling_blocks"]),
         ("seed", ["expected section.key=value"]),

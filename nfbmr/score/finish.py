@@ -130,6 +130,7 @@ def _summary(
         pictures=plan.pictures,
         failed=tally.failed,
         failed_by_kind=dict(tally.failed_by_kind),
+        damaged_sources=dict(tally.damaged_sources),
         models={name: model.version.version for name, model in plan.models.items()},
         drift={name: own.as_dict() for name, own in drift.items()},
         scored_now=work.pictures,

@@ -22,6 +22,7 @@ CHUNK_PICTURES = 2_000_000
 """So many are planned at once: about 1.5 GB of memory while their units are cut."""
 
 _SOURCES_SAID = 20
+"""Of so many it is said what they hold; of those that are damaged always."""
 
 _Place = tuple[int, int]
 """A slice's number, and which of the slices as which it goes on."""
@@ -183,11 +184,9 @@ class _Source:
 
 
 def _say(sources: Sequence[_Source], said: int, progress: Progress | None) -> int:
-    """Say what the sources hold that are at their end, in order; returns of how many it is said."""
-    while said < min(len(sources), _SOURCES_SAID):
-        if not sources[said].is_done:
-            break
-        if progress is not None:
+    """Say what the sources hold that are at their end, in order; returns how many those are."""
+    while said < len(sources) and sources[said].is_done:
+        if progress is not None and (said < _SOURCES_SAID or sources[said].problems):
             progress.say(sources[said].description())
         said += 1
     return said

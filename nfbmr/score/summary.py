@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nfbmr import storage
 from nfbmr.errors import FailureBudgetError
 from nfbmr.progress import table
 from nfbmr.score.forward_difference import ForwardDifference
+from nfbmr.score.schema import LISTING
+from nfbmr.settings import RunSettings
 
 SUMMARY = "_summary.json"
+_SOURCES_NAMED = 5
 
 _OF_THE_PLAN = frozenset(
     {
@@ -41,6 +44,7 @@ class ScoringSummary:
         seconds_by_stage: summed over all workers, of the units scored in this session.
         cpu_seconds_by_stage: of them, what the processors worked.
         forward: what fast forward passes changed (``ForwardDifference``), where it was measured.
+        damaged_sources: sources of which something could not be listed, and how many rows say so.
     """
 
     output: str
@@ -56,6 +60,7 @@ class ScoringSummary:
     seconds_by_stage: dict[str, float]
     cpu_seconds_by_stage: dict[str, float]
     forward: dict[str, Any] | None = None
+    damaged_sources: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_earlier(cls, run: Mapping[str, Any]) -> ScoringSummary:
@@ -76,23 +81,49 @@ class ScoringSummary:
         """Pace of this session, start and merge included; None where it scored nothing."""
         return self.scored_now / self.elapsed_s if self.scored_now and self.elapsed_s else None
 
-    def check_failures(self, budget: float) -> None:
-        """Refuse a run of which more pictures failed than it may.
+    def check_failures(self, settings: RunSettings) -> None:
+        """Refuse a run of which more pictures failed, or more sources are damaged, than may be.
 
         Args:
-            budget: share of the pictures, ``run.failure_budget``.
+            settings: ``failure_budget`` and ``damaged_sources``.
 
         Raises:
             FailureBudgetError: naming the rows to look at.
         """
-        if self.failed > budget * self.pictures:
-            counts = sorted(self.failed_by_kind.items(), key=lambda item: -item[1])
-            kinds = ", ".join(f"{kind} {count}" for kind, count in counts)
-            raise FailureBudgetError(
-                f"{self.failed} of {self.pictures} pictures have no score, more than "
-                f"run.failure_budget = {budget:g} allows. All other scores are in {self.output}; "
-                f"its rows with status = 'error' say why ({kinds}). {self._remedy()}"
+        sentences = [
+            *self._damage(settings.damaged_sources),
+            *self._losses(settings.failure_budget),
+        ]
+        if sentences:
+            where = (
+                f"All other scores are in {self.output}; its rows with status = 'error' say why."
             )
+            raise FailureBudgetError(" ".join([*sentences, where]))
+
+    def _losses(self, budget: float) -> list[str]:
+        if self.failed <= budget * self.pictures:
+            return []
+        counts = sorted(self.failed_by_kind.items(), key=lambda item: -item[1])
+        kinds = ", ".join(f"{kind} {count}" for kind, count in counts)
+        return [
+            f"{self.failed} of {self.pictures} pictures have no score ({kinds}), more than "
+            f"run.failure_budget = {budget:g} allows. {self._remedy()}"
+        ]
+
+    def _damage(self, allowed: int) -> list[str]:
+        """One row may stand for all that a damaged archive hides: the budget says nothing of it."""
+        # A run that an older version finished does not name them.
+        count = max(len(self.damaged_sources), min(1, self.failed_by_kind.get(LISTING, 0)))
+        if count <= allowed:
+            return []
+        first = [*self.damaged_sources][:_SOURCES_NAMED]
+        more = [f"{count - len(first)} more"] if count > len(first) > 0 else []
+        names = f" ({', '.join([*first, *more])})" if first else ""
+        return [
+            f"Damaged sources: {count}{names}, more than run.damaged_sources = {allowed} allows. "
+            "What is damaged there hides pictures that nobody counted: mend it, and score these "
+            "sources into another output."
+        ]
 
     def _remedy(self) -> str:
         """What helps against the kinds of errors that there are."""

@@ -1,4 +1,4 @@
-"""What the rows of a data set add up to, counted in one pass over four of its columns."""
+"""What the rows of a data set add up to, counted in one pass over some of its columns."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from nfbmr.errors import OutputError
 from nfbmr.score.dataset import files_dataset
 from nfbmr.score.parts import CATEGORY
-from nfbmr.score.schema import ERROR, OK
+from nfbmr.score.schema import ERROR, LISTING, OK
 from nfbmr.store_faults import retried
 
-_COLUMNS = [CATEGORY, "status", "error_kind", "p_value", "calibration_size"]
+_COLUMNS = [CATEGORY, "archive", "status", "error_kind", "p_value", "calibration_size"]
 
 
 @dataclass
@@ -28,12 +28,14 @@ class Tally:
         rows: all of them.
         failed: with an error.
         failed_by_kind: the same by ``error_kind``.
+        damaged_sources: sources of which something could not be listed, and their rows that say so.
         p_values: per category (n + 1,), how many p-values are ``(k + 1) / (n + 1)``.
     """
 
     rows: int = 0
     failed: int = 0
     failed_by_kind: Counter[str] = field(default_factory=Counter)
+    damaged_sources: Counter[str] = field(default_factory=Counter)
     p_values: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -46,6 +48,8 @@ class Tally:
         errors = batch.filter(pc.equal(batch.column("status"), ERROR))
         self.failed += len(errors)
         self.failed_by_kind.update(errors.column("error_kind").to_pylist())
+        damaged = errors.filter(pc.equal(errors.column("error_kind"), LISTING))
+        self.damaged_sources.update(damaged.column("archive").to_pylist())
         scored = batch.filter(pc.equal(batch.column("status"), OK))
         categories = pc.fill_null(scored.column(CATEGORY), "")
         for category in categories.unique().to_pylist():

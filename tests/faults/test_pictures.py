@@ -133,7 +133,11 @@ def test_a_truncated_tar_gives_its_whole_pictures_and_one_error_row(
     short = tmp_path / "short.tar"
     short.write_bytes(Path(plant.tar).read_bytes()[: cut.offset_data + cut.size // 2])
     output = str(tmp_path / "scores")
-    driver.run(plant.argv(str(short), output, BUDGET))
+    outcome = driver.run(plant.argv(str(short), output, BUDGET))
+    assert outcome.code == 8
+    assert "Damaged sources: 1 " in outcome.said
+    assert "short.tar" in outcome.said
+    assert driver.run(plant.argv(str(short), output, BUDGET, "run.damaged_sources=1")).code == 0
     rows = read_scores(output).to_pylist()
     errors = [row for row in rows if row["status"] == "error"]
     assert len(errors) == 1

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ class Numbers(Lister):
             for row in listing.table.to_pylist():
                 rows.add(list(row.values()))
         return ArchiveListing(self.archive, rows.table(), [f"damage of {self.archive}"])
+
+
+class Whole(Numbers):
+    """Of which nothing is damaged."""
+
+    def join(self, listings: Sequence[SliceListing]) -> ArchiveListing:
+        return replace(super().join(listings), problems=[])
 
 
 @given(
@@ -92,6 +100,21 @@ def test_an_empty_source_is_a_warning_and_nothing_but_empty_ones_an_error(
     del listers[1]
     with ThreadPoolExecutor(4) as pool, pytest.raises(DataError, match=r"/b.tar holds no pictures"):
         list(chunks_of_listings(listers, ListingStore(None), pool, chunk_pictures=1))
+
+
+def test_of_many_sources_the_damaged_ones_are_always_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``Numbers`` are damaged, ``Whole`` are not."""
+    listers: list[Lister] = [
+        (Numbers if number == 30 else Whole)(f"/{number}.tar", [1]) for number in range(40)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        list(chunks_of_listings(listers, ListingStore(None), pool, Progress()))
+    said = capsys.readouterr()
+    lines = [line for line in (said.out + said.err).splitlines() if ".tar: 1 pictures" in line]
+    assert len(lines) == 21
+    assert "/30.tar: 1 pictures, 1 damaged places, each an error row" in lines[-1]
 
 
 def test_it_is_known_where_a_picture_may_be_twice(tmp_path: Path) -> None:
