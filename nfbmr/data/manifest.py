@@ -57,6 +57,7 @@ class ManifestLister(Lister):
 
     def __init__(self, archive: str, size: int, version: str, columns: TableColumns) -> None:
         super().__init__(archive, version)
+        self._size = size
         self._blocks = ManifestBlocks(archive, size, version, columns)
         bounds = [
             range(start, stop, ROWS_PER_SLICE) for start, stop in pairwise(self._blocks.starts)
@@ -71,16 +72,21 @@ class ManifestLister(Lister):
         try:
             rows = self._blocks.rows(start, ROWS_PER_SLICE)
         except DamagedTableError as error:
-            problem = f"its rows from {start} on cannot be read: {error}"
-            return SliceListing(NAMED.empty_table(), {"problems": [problem]})
+            return SliceListing(NAMED.empty_table(), {"problems": self._unreadable(start, error)})
         missing = pc.is_null(rows.column("member"))
         numbers = pc.indices_nonzero(missing).to_pylist()
         problems = [f"{self.archive} has no URI in row {start + n + 1}" for n in numbers]
         rows = rows.filter(pc.invert(missing))
-        known = pc.or_(pc.is_valid(rows.column("version")), pc.is_valid(rows.column("length")))
-        if not pc.all(known).as_py():
-            rows = _looked_up(rows)
-        return SliceListing(rows, {"problems": problems})
+        return SliceListing(_looked_up(rows), {"problems": problems})
+
+    def _unreadable(self, start: int, error: DamagedTableError) -> list[str]:
+        """A problem for each row of a damaged slice, as far as their number can be believed."""
+        stop = min(start + ROWS_PER_SLICE, self._blocks.starts[self._blocks.number_of(start) + 1])
+        if self._blocks.starts[-1] > self._size:
+            return [f"{self.archive} has unreadable rows, {start + 1} to {stop}: {error}"]
+        return [
+            f"{self.archive} has an unreadable row {n + 1}: {error}" for n in range(start, stop)
+        ]
 
     def join(self, listings: Sequence[SliceListing]) -> ArchiveListing:
         """Their pictures in the manifest's order."""
@@ -90,13 +96,16 @@ class ManifestLister(Lister):
 
 
 def _looked_up(rows: pa.Table) -> pa.Table:
-    """The rows with length and version of every file as it is now."""
-    uris = rows.column("member").to_pylist()
-    found = look_up(uris)
+    """The rows; where nothing is said of a file, with its length and version as they are now."""
+    known = pc.or_(pc.is_valid(rows.column("version")), pc.is_valid(rows.column("length")))
+    uris = rows.column("member").filter(pc.invert(known)).to_pylist()
+    found = look_up(uris) if uris else {}
     lengths = pa.array([found[uri][0] for uri in uris], pa.int64())
     versions = pa.array([found[uri][1] for uri in uris], pa.string())
     for name, values in (("length", lengths), ("version", versions)):
-        rows = rows.set_column(rows.schema.get_field_index(name), NAMED.field(name), values)
+        said = rows.column(name).combine_chunks()
+        mended = pc.replace_with_mask(said, pc.invert(known).combine_chunks(), values)
+        rows = rows.set_column(rows.schema.get_field_index(name), NAMED.field(name), mended)
     return rows
 
 

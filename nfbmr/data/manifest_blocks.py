@@ -69,8 +69,12 @@ class ManifestBlocks:
             DataError: they cannot be read.
             ConfigError: a URI has a login in it.
         """
-        number = bisect_right(self.starts, start) - 1
+        number = self.number_of(start)
         return _kept_block(*self._key, number).slice(start - self.starts[number], count)
+
+    def number_of(self, row: int) -> int:
+        """Of the block that a row is in."""
+        return bisect_right(self.starts, row) - 1
 
 
 _reading = threading.Lock()

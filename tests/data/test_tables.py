@@ -180,6 +180,52 @@ def test_what_a_manifest_knows_is_not_looked_up(
         read_entry(entry)
 
 
+def test_of_a_slice_only_rows_of_which_nothing_is_said_are_looked_up(
+    tmp_path: Path, pictures: list[str]
+) -> None:
+    """What a manifest says of a picture holds, whatever is missing of another one."""
+    Path(pictures[1]).write_bytes(b"changed since the manifest was written")
+    table = pa.table(
+        {
+            "uri": [pictures[0], pictures[1], pictures[2], "gone.png"],
+            "etag": [None, '"old"', None, None],
+            "size": [None, 101, 102, None],
+        }
+    )
+    pq.write_table(table, tmp_path / "m.parquet")
+    entries = listed(tmp_path / "m.parquet").entries
+    now = look_up([pictures[0]])[pictures[0]]
+    assert [(entry.length, entry.version) for entry in entries] == [
+        now,
+        (101, "old"),
+        (102, None),
+        (None, ABSENT),
+    ]
+    assert [read_entry(entries[i]) for i in (0, 2)] == [contents(3)[0], contents(3)[2]]
+    with pytest.raises(DataError, match="changed since it was listed"):
+        read_entry(entries[1])
+
+
+def test_a_damaged_row_group_of_a_manifest_is_a_problem_of_each_of_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "ROWS_PER_SLICE", 4)
+    path = tmp_path / "m.parquet"
+    uris = [f"/x/{n}.png" for n in range(30)]
+    table = pa.table({"uri": uris, "size": list(range(30))})
+    pq.write_table(table, path, row_group_size=10, compression="none", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    column = pq.read_metadata(path).row_group(1).column(0)
+    start = column.data_page_offset
+    data[start : start + 40] = b"\xff" * 40
+    path.write_bytes(bytes(data))
+    listing = listed(path)
+    assert [entry.member for entry in listing.entries] == uris[:10] + uris[20:]
+    assert len(listing.problems) == 10
+    for number, problem in enumerate(listing.problems, 11):
+        assert f"m.parquet has an unreadable row {number}: " in problem
+
+
 def test_looking_up_a_folder_takes_a_listing_and_single_files_a_question_each(
     s3_bucket: str,
 ) -> None:
