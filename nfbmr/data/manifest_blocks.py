@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import posixpath
 import threading
 from bisect import bisect_right
 from functools import lru_cache
@@ -16,6 +17,7 @@ from nfbmr.data.parquet_archive import damage_named, open_parquet
 from nfbmr.data.ranges import fetch_patiently
 from nfbmr.data.table_columns import (
     TableColumns,
+    as_lengths,
     as_text,
     as_times,
     category_column,
@@ -24,7 +26,7 @@ from nfbmr.data.table_columns import (
     time_column,
     uri_column,
 )
-from nfbmr.errors import DataError, refuse_login
+from nfbmr.errors import DamagedTableError, refuse_login
 
 NAMED = pa.schema([*ENTRIES, pa.field("name", pa.large_string())])
 """An entry, and what a category pattern is matched with."""
@@ -107,7 +109,7 @@ def _block(archive: str, size: int, version: str, columns: TableColumns, number:
         quoted = as_text(table.column("etag"))
         found["version"] = pc.utf8_trim(quoted, characters='"')
     if "size" in table.schema.names:
-        found["length"] = table.column("size").cast(pa.int64())
+        found["length"] = as_lengths(table.column("size"))
     return pa.table(found).cast(NAMED)
 
 
@@ -141,7 +143,7 @@ def _table(archive: str, size: int, version: str, columns: TableColumns, number:
     try:
         return _csv_of_text(data)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise DataError(f"{archive} is no readable CSV in UTF-8 ({error}).") from error
+        raise DamagedTableError(f"{archive} is no readable CSV in UTF-8 ({error}).") from error
 
 
 def _csv_of_text(data: bytes) -> pa.Table:
@@ -157,10 +159,26 @@ def _csv_of_text(data: bytes) -> pa.Table:
 
 
 def _absolute(root: str, uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """URIs made absolute: relative ones from the manifest's folder on."""
-    plain = pc.replace_substring_regex(uris, r"^file://", "")
+    """URIs as ``storage.absolute_uri`` makes them; relative ones begin at the manifest's folder.
+
+    A picture has one name, however it is written: it is in a run once.
+    """
+    plain = pc.replace_substring_regex(uris, r"^file:(//(localhost)?)?/", "/")
+    plain = pc.replace_substring_regex(plain, r"^file://", "")
+    plain = pc.replace_substring_regex(plain, r"^s3a://", "s3://")
     is_absolute = pc.match_substring_regex(plain, r"^(/|[a-z0-9+.-]+://)")
-    return pc.if_else(is_absolute, plain, _after(f"{root}/", plain))
+    absolute = pc.if_else(is_absolute, plain, _after(f"{root}/", plain))
+    has_protocol = pc.match_substring_regex(absolute, r"^[a-z0-9+.-]+://")
+    without_slash = pc.replace_substring_regex(absolute, r"([^/])/+$", r"\1")
+    return pc.if_else(has_protocol, without_slash, _without_detours(absolute))
+
+
+def _without_detours(paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Local paths without double slashes, ``.`` and ``..``; few have any."""
+    has_detour = pc.fill_null(pc.match_substring_regex(paths, r"//|/\.{0,2}$|/\.{1,2}/"), False)
+    mask = has_detour.combine_chunks()
+    direct = [posixpath.normpath(path) for path in paths.filter(mask).to_pylist()]
+    return pc.replace_with_mask(paths.combine_chunks(), mask, pa.array(direct, paths.type))
 
 
 def _names(root: str, uris: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -59,7 +59,7 @@ def open_parquet(
 
 @contextmanager
 def damage_named(uri: str) -> Iterator[None]:
-    """Tell a damaged file from a store that fails: Arrow raises ``OSError`` for both.
+    """Tell a damaged Parquet or CSV file from a store that fails: Arrow's ``OSError`` is for both.
 
     Args:
         uri: of the file.
@@ -70,12 +70,17 @@ def damage_named(uri: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
-        raise DamagedTableError(f"{uri} is no readable Parquet file ({error}).") from error
+        raise _damaged(uri, error) from error
     except OSError as error:
         # Arrow's own have no number and no cause; a disk's have the one, a store's the other.
         if error.errno is not None or type(error) is not OSError or error.__cause__ is not None:
             raise
-        raise DamagedTableError(f"{uri} is no readable Parquet file ({error}).") from error
+        raise _damaged(uri, error) from error
+
+
+def _damaged(uri: str, error: Exception) -> DamagedTableError:
+    kind = "CSV" if uri.lower().endswith(".csv") else "Parquet file"
+    return DamagedTableError(f"{uri} is no readable {kind} ({error}).")
 
 
 class ParquetLister(WholeLister):

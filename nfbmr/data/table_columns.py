@@ -18,6 +18,8 @@ NAME_NAMES = ("name", "path", "file_name", "filename", "member", "image_uri", "u
 _CATEGORY_NAMES = ("category",)
 _TIME_NAMES = ("captured_at", "timestamp", "time")
 _BYTES_FIELD, _PATH_FIELD = "bytes", "path"
+_MOST_BYTES = 2**53
+"""Of a picture; up to here floating point knows every whole number."""
 _LAST_SECOND = 10**11
 _NANOSECONDS = 1e-6
 """Of a millisecond in a nanosecond: the smallest unit."""
@@ -131,6 +133,27 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     text = column.cast(pa.large_string())
     text.validate(full=True)
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text)
+
+
+def as_lengths(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whole numbers of bytes in whatever form they were written; nulls for what is none.
+
+    pandas writes a column in which one is missing as ``1234.0``, and a column ``size`` may mean
+    something else altogether: then nothing is known.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return as_lengths(column.cast(kind.value_type))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        digits = pc.replace_substring_regex(pc.utf8_trim_whitespace(column), r"\.0*$", "")
+        is_whole = pc.match_substring_regex(digits, r"^[0-9]{1,18}$")
+        return pc.if_else(is_whole, digits, pa.scalar(None, kind)).cast(pa.int64())
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        return pa.chunked_array([pa.nulls(len(column), pa.int64())])
+    numbers = column.cast(pa.float64(), safe=False)
+    within = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, _MOST_BYTES))
+    is_whole = pc.and_(within, pc.equal(pc.floor(numbers), numbers))
+    return pc.if_else(is_whole, numbers, pa.scalar(None, pa.float64())).cast(pa.int64())
 
 
 def as_times(archive: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -2,20 +2,25 @@
 
 import csv
 import datetime
+import decimal
 from pathlib import Path
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nfbmr.data import manifest, parquet_archive
 from nfbmr.data.archive_entry import ArchiveListing
 from nfbmr.data.archives import join_slices, lister_of, read_entry
 from nfbmr.data.manifest import ABSENT, look_up
+from nfbmr.data.manifest_blocks import _absolute
 from nfbmr.data.picture_file import DecodeLimits
 from nfbmr.data.table_columns import MANIFEST, PICTURES, TableColumns, as_times
 from nfbmr.errors import ConfigError, DamagedTableError, DataError
+from nfbmr.storage import absolute_uri
 
 UTC = datetime.UTC
 WHEN = datetime.datetime(2026, 11, 24, 8, 15, 0, 250_000, tzinfo=UTC)
@@ -224,6 +229,70 @@ def test_a_damaged_row_group_of_a_manifest_is_a_problem_of_each_of_its_rows(
     assert len(listing.problems) == 10
     for number, problem in enumerate(listing.problems, 11):
         assert f"m.parquet has an unreadable row {number}: " in problem
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ["100", "101.0", "L"],
+        pa.array(["100", " 101 ", "1e9"]).dictionary_encode(),
+        [100.0, 101.0, float("nan")],
+        [100.0, 101.0, 1.5],
+        pa.array([100, 101, -1], pa.int32()),
+        pa.array([100, 101, 2**64 - 1], pa.uint64()),
+        pa.array([decimal.Decimal("100.0"), decimal.Decimal("101.0"), None]),
+    ],
+    ids=["text", "dictionary", "floats", "fractions", "negative", "unsigned", "decimals"],
+)
+def test_sizes_in_any_form(sizes: object, tmp_path: Path, pictures: list[str]) -> None:
+    """What is no whole number of bytes is not known, and is looked up."""
+    pq.write_table(pa.table({"uri": pictures, "size": sizes}), tmp_path / "m.parquet")
+    entries = listed(tmp_path / "m.parquet").entries
+    assert [entry.length for entry in entries] == [100, 101, 102]
+    assert [entry.version is None for entry in entries] == [True, True, False]
+
+
+@pytest.mark.parametrize("sizes", [["S", "M", "L"], [[1], [2], [3]], [True, False, True]])
+def test_a_column_size_that_means_something_else(
+    sizes: list[object], tmp_path: Path, pictures: list[str]
+) -> None:
+    pq.write_table(pa.table({"uri": pictures, "size": sizes}), tmp_path / "m.parquet")
+    entries = listed(tmp_path / "m.parquet").entries
+    assert [read_entry(entry) for entry in entries] == contents(3)
+    assert all(entry.version for entry in entries)
+
+
+def test_a_damaged_csv_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b"uri,category\n/x/\xe4.png,bottle\n")
+    with pytest.raises(DamagedTableError, match=r"m\.csv is no readable CSV"):
+        listed(tmp_path / "m.csv")
+
+
+@given(
+    forms=st.lists(
+        st.sampled_from(["", "file:", "file://", "file://localhost"]), min_size=1, max_size=4
+    ),
+    detours=st.lists(st.sampled_from(["", "./", "x/../", "/", "../data/"]), max_size=3),
+)
+def test_a_picture_on_a_disk_has_one_name_however_it_is_written(
+    forms: list[str], detours: list[str]
+) -> None:
+    spelled = pa.chunked_array([[f"{form}/data/{''.join(detours)}a.png" for form in forms]])
+    found = set(_absolute("/elsewhere", spelled.cast(pa.large_string())).to_pylist())
+    assert found == {"/data/a.png"} == {absolute_uri(f"/data/{''.join(detours)}a.png")}
+
+
+def test_addresses_in_a_manifest_are_those_of_sources() -> None:
+    spelled = ["s3a://b/x.png", "s3://b/x.png/", "x.png", "../b/x.png", None, "gs://b/x.png", "s3:"]
+    uris = pa.chunked_array([pa.array(spelled, pa.large_string())])
+    assert _absolute("s3://b", uris).to_pylist() == [
+        *["s3://b/x.png"] * 3,
+        "s3://b/../b/x.png",  # a key of its own
+        None,
+        "gs://b/x.png",
+        "s3://b/s3:",
+    ]
+    assert _absolute("/b", uris).to_pylist()[2:5] == ["/b/x.png", "/b/x.png", None]
 
 
 def test_looking_up_a_folder_takes_a_listing_and_single_files_a_question_each(
