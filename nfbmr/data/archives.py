@@ -56,7 +56,10 @@ LISTING_THREADS = 16
 
 
 def listers_of(
-    source: str, keep: str | None = None, columns: TableColumns = USUAL_COLUMNS
+    source: str,
+    keep: str | None = None,
+    columns: TableColumns = USUAL_COLUMNS,
+    is_only: bool = True,
 ) -> list[Lister]:
     """What lists a source: one archive, or all that a pattern with wildcards matches.
 
@@ -64,19 +67,23 @@ def listers_of(
         source: an address as ``lister_of`` takes it, or a pattern of such.
         keep: see ``lister_of``.
         columns: see ``lister_of``.
+        is_only: whether there is no other source; a damaged table among others is an error row.
 
     Raises:
         DataError: it is missing, matches nothing or cannot be reached.
     """
     address = plain_address(source)
     if not is_pattern(address):
-        return [lister_of(address, keep, columns)]
+        find = lister_of if is_only else _lister_among_others
+        return [find(address, keep, columns)]
     pictures = PicturePattern.of(address)
     if pictures is not None:
         return [PatternTree(pictures)]
     matches = expand(address)
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        listers = list(pool.map(lambda uri: _matched_lister(uri, keep, columns), matches.archives))
+        listers = list(
+            pool.map(lambda uri: _lister_among_others(uri, keep, columns), matches.archives)
+        )
     if len(matches.pictures) or matches.problems:
         listers.append(MatchedPictures(matches))
     return listers
@@ -108,10 +115,16 @@ def lister_of(uri: str, keep: str | None = None, columns: TableColumns = USUAL_C
 
 
 class DamagedTable(WholeLister):
-    """A table that cannot be opened, among others that a pattern found: one error row."""
+    """A table that cannot be opened, among other sources: one error row.
 
-    def __init__(self, archive: str, reason: str) -> None:
-        super().__init__(archive, None)
+    Args:
+        archive: its address.
+        version: of its file; when it is mended, it is listed anew.
+        reason: why it cannot be opened.
+    """
+
+    def __init__(self, archive: str, version: str, reason: str) -> None:
+        super().__init__(archive, version)
         self._reason = reason
 
     def list_whole(self) -> ArchiveListing:
@@ -119,11 +132,12 @@ class DamagedTable(WholeLister):
         return ArchiveListing(self.archive, problems=[self._reason])
 
 
-def _matched_lister(uri: str, keep: str | None, columns: TableColumns) -> Lister:
+def _lister_among_others(uri: str, keep: str | None, columns: TableColumns) -> Lister:
     try:
         return lister_of(uri, keep, columns)
     except DamagedTableError as error:
-        return DamagedTable(uri, str(error))
+        address = plain_address(uri)
+        return DamagedTable(address, size_and_version(address)[1], str(error))
 
 
 def _table_lister(address: str, columns: TableColumns) -> Lister:

@@ -55,7 +55,8 @@ def list_sources(
     """
     store = store or ListingStore(None)
     with ThreadPoolExecutor(LISTING_THREADS) as pool:
-        found = pool.map(lambda source: listers_of(source, keep, columns), sources)
+        is_only = len(sources) == 1
+        found = pool.map(lambda source: listers_of(source, keep, columns, is_only), sources)
         listers = _each_archive_once(itertools.chain.from_iterable(found))
         chunks = chunks_of_listings(listers, store, pool, progress, chunk_pictures)
         tables: Iterator[pa.Table] = (pictures_of(listings, rule) for listings in chunks)

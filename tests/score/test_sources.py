@@ -16,7 +16,7 @@ from nfbmr.data import manifest, tar_lister
 from nfbmr.data.archive_entry import ENTRIES, ArchiveEntry, ArchiveListing, EntryRows
 from nfbmr.data.archives import read_entry
 from nfbmr.data.lister import Lister, SliceListing
-from nfbmr.errors import DataError
+from nfbmr.errors import DamagedTableError, DataError
 from nfbmr.score.category_rule import CategoryRule
 from nfbmr.score.listing_store import ListingStore
 from nfbmr.score.sources import pictures_of
@@ -143,6 +143,33 @@ def test_damage_becomes_a_planned_picture_with_a_problem(tmp_path: Path) -> None
     assert [row["member"] for row in rows] == ["bottle/1.png", ""]
     assert rows[1]["image_uri"].startswith(f"{tar}::#problem-0-")
     assert "ends in the middle of 'bottle/2.png'" in rows[1]["problem"]
+
+
+def test_a_damaged_table_among_other_sources_is_an_error_row_and_alone_an_error(
+    tmp_path: Path,
+) -> None:
+    """However it is named: by itself or by a pattern, as a damaged tar beside it."""
+    tar = make_tar(tmp_path / "a.tar", ["bottle/1.png"])
+    tables = [str(tmp_path / name) for name in ("b.csv", "c.parquet")]
+    for table in tables:
+        Path(table).write_bytes(b"uri\n/\xe4.png\n")
+        with pytest.raises(DamagedTableError, match=r"\.(csv|parquet) is no readable"):
+            listed([table], RULE)
+    for sources in ([tar, *tables], [tar, f"{tmp_path}/[bc].*"]):
+        rows = listed(sources, RULE).to_pylist()
+        assert [row["member"] for row in rows] == ["bottle/1.png", "", ""]
+        assert [row["archive"] for row in rows] == [tar, *tables]
+        assert all("is no readable" in row["problem"] for row in rows[1:])
+
+
+def test_a_damaged_table_that_was_mended_is_listed_anew(tmp_path: Path) -> None:
+    tar, table = make_tar(tmp_path / "a.tar", ["bottle/1.png"]), tmp_path / "b.csv"
+    keep = str(tmp_path / "listing")
+    table.write_bytes(b"uri\n/bottle/\xe4.png\n")
+    assert len(listed([tar, str(table)], RULE, store=ListingStore(keep))) == 2
+    table.write_text("uri\nbottle/2.png\nbottle/3.png\n")
+    rows = listed([tar, str(table)], RULE, store=ListingStore(keep)).to_pylist()
+    assert [row["problem"] for row in rows] == [None] * 3
 
 
 class KilledError(Exception):
