@@ -6,6 +6,9 @@ its pictures may lie anywhere in the archive, and then one process would unpack 
 wait. With a point to start from every megabyte or so (the inflater's state, 32 KiB), any worker
 begins near the member that it wants. The index is built while the archive is listed, which reads
 all of it anyway, and lies in the plan; a worker fetches and unpacks only the blocks it needs.
+
+How much an archive unpacks to is known at its end only. Where the points become too many for its
+packed size, as in one of zeros, it is begun anew with fewer of them.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import struct
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -25,12 +29,19 @@ from nfbmr.data.archive_entry import ArchiveEntry, ArchiveListing, place, whole
 from nfbmr.data.lister import WholeLister
 from nfbmr.data.opened_archives import OpenedArchives
 from nfbmr.data.ranges import changed, open_file, size_and_version
-from nfbmr.data.tar_archive import follow
+from nfbmr.data.tar_archive import Chain, follow
 from nfbmr.data.tar_headers import Read
 from nfbmr.data.tar_joining import listing_of
 
 _MIN_SPACING_BYTES = 2**20
 _MAX_POINTS = 4096
+_POINT_BYTES = 2**15
+_FEWEST_POINTS, _MOST_POINTS = 16, 2 * _MAX_POINTS
+_SPREAD = 4
+_STEP_BYTES = 64 * 2**20
+_PACKED_PIECE_BYTES = 2**17
+_LARGEST_BLOCK_BYTES = 32 * 2**20
+_SPACING_IN_INDEX = struct.Struct("<23xI")
 _CACHED_BYTES = 32 * 2**20
 _FETCH_BYTES = 2**20
 
@@ -52,10 +63,11 @@ class CompressedTarLister(WholeLister):
 
     def list_whole(self) -> ArchiveListing:
         """Unpack the archive once: list it and build its seek index."""
-        with _open(self.archive) as file:
-            stream = _indexed(file, self._size)
-            chain = follow(_mended(stream_reader(stream)), 0, None, None)
-            index = self._save_index(stream) if self._keep is not None else None
+        spacing, listed = spacing_bytes(self._size), None
+        while listed is None:
+            listed = self._listed_with_index(spacing)
+            spacing *= _SPREAD
+        chain, index = listed
         if chain.problem:
             # What is left of a damaged stream is given up in large pieces by the index's reader.
             with _open(self.archive) as file, gzip.GzipFile(fileobj=file) as plain:
@@ -65,14 +77,25 @@ class CompressedTarLister(WholeLister):
         listing.lookup = index
         return listing
 
-    def _save_index(self, stream: IndexedGzipFile) -> str:
+    def _listed_with_index(self, spacing: int) -> tuple[Chain, str | None] | None:
+        """The archive's chain, and where its index lies; None where that has too many points."""
+        most = most_points(self._size)
+        with _open(self.archive) as file:
+            stream = _indexed(file, spacing)
+            try:
+                chain = follow(_mended(_bounded_reader(stream, most)), 0, None, None)
+                return chain, self._save_index(stream, most) if self._keep is not None else None
+            except _TooManyPointsError:
+                return None
+
+    def _save_index(self, stream: IndexedGzipFile, most: int) -> str:
         """Save the index; that of a damaged archive ends where the archive can be unpacked no more.
 
         Raises:
             Exception: whatever the storage raised.
         """
         try:
-            stream.build_full_index()
+            _unpack_to(stream, stream.tell(), None, most)
         except OSError as error:
             if error.__cause__ is not None:
                 raise error.__cause__ from error
@@ -86,6 +109,44 @@ class CompressedTarLister(WholeLister):
 def spacing_bytes(size: int) -> int:
     """Unpacked bytes between two points of the index of an archive of so many packed bytes."""
     return max(_MIN_SPACING_BYTES, size // _MAX_POINTS)
+
+
+def most_points(size: int) -> int:
+    """Points that the index of an archive of so many packed bytes may have: no more bytes."""
+    return min(max(_FEWEST_POINTS, size // _POINT_BYTES), _MOST_POINTS)
+
+
+class _TooManyPointsError(Exception):
+    """An index would take too much memory."""
+
+
+def _unpack_to(stream: IndexedGzipFile, place: int, end: int | None, most: int) -> int:
+    """Unpack in steps, up to a place or the stream's end; returns the last place looked at.
+
+    Raises:
+        _TooManyPointsError: the index has more points than it may.
+    """
+    while end is None or place + _STEP_BYTES < end:
+        place += _STEP_BYTES
+        is_end = stream.seek(place) < place
+        if sum(1 for _ in stream.seek_points()) > most:
+            raise _TooManyPointsError
+        if is_end:
+            break
+    return place
+
+
+def _bounded_reader(stream: IndexedGzipFile, most: int) -> Read:
+    """Reads forwards as ``stream_reader`` does; an index that grows too large breaks it off."""
+    read_at = stream_reader(stream)
+    reached = 0
+
+    def read(start: int, count: int) -> bytes:
+        nonlocal reached
+        reached = _unpack_to(stream, reached, start, most)
+        return read_at(start, count)
+
+    return read
 
 
 def stream_reader(stream: Any) -> Read:
@@ -120,8 +181,11 @@ def _open(archive: str) -> Any:
     return fs.open(path, "rb", block_size=_FETCH_BYTES, cache_type="readahead")
 
 
-def _indexed(file: Any, size: int) -> IndexedGzipFile:
-    return IndexedGzipFile(fileobj=file, spacing=spacing_bytes(size), buffer_size=2**16)
+def _indexed(file: Any, spacing: int) -> IndexedGzipFile:
+    # What one packed piece unpacks to is indexed before anybody can look how much that is.
+    return IndexedGzipFile(
+        fileobj=file, spacing=spacing, buffer_size=2**16, readbuf_size=_PACKED_PIECE_BYTES
+    )
 
 
 class _IndexedArchive:
@@ -140,11 +204,12 @@ class _IndexedArchive:
         self._is_local = isinstance(storage.file_system(archive)[0], LocalFileSystem)
         self._file = _open(archive)
         size = self._check_version()
-        self._block_bytes = spacing_bytes(size)
-        self._stream = _indexed(self._file, size)
         data = storage.read(index)
         if data is None:
             raise FileNotFoundError(index)
+        (spacing,) = _SPACING_IN_INDEX.unpack_from(data)
+        self._block_bytes = min(spacing, max(spacing_bytes(size), _LARGEST_BLOCK_BYTES))
+        self._stream = _indexed(self._file, spacing)
         self._stream.import_index(fileobj=io.BytesIO(data))
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 

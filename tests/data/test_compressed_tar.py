@@ -24,6 +24,16 @@ CONTENTS = [
 CONTENTS[7] = RANDOM.randbytes(2_500_000)
 
 
+def tar_of(members: list[tuple[str, bytes]]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
 def packed(contents: list[bytes]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as tar:
@@ -85,6 +95,39 @@ def test_reading_all_members_unpacks_the_archive_about_once(
     assert [read_entry(entry) for entry in entries] == CONTENTS
     unpacked = sum(len(content) + 1024 for content in CONTENTS)
     assert len(blocks) <= unpacked // compressed_tar.spacing_bytes(len(ARCHIVE)) + 2
+
+
+@pytest.mark.parametrize("place", ["in a picture", "behind the end"])
+def test_the_index_of_a_bomb_is_no_larger_than_the_bomb(place: str, tmp_path: Path) -> None:
+    """512 MiB of zeros in 0.5 MB: by the usual spacing its index would be eight times as large."""
+    zeros = gzip.compress(bytes(2**27), 9) * 4
+    small = [(f"{n}.png", CONTENTS[1]) for n in range(3)]
+    if place == "behind the end":
+        data = gzip.compress(tar_of(small)) + zeros
+    else:
+        header = tarfile.TarInfo("bomb.png")
+        header.size = 2**29
+        data = gzip.compress(header.tobuf()) + zeros + gzip.compress(tar_of(small))
+    (tmp_path / "a.tar.gz").write_bytes(data)
+    entries = listed(str(tmp_path / "a.tar.gz"), tmp_path / "indexes")
+    (index,) = (tmp_path / "indexes").iterdir()
+    assert index.stat().st_size < 1.1 * len(data)
+    assert [read_entry(entry) for entry in entries if entry.member != "bomb.png"] == [
+        CONTENTS[1]
+    ] * 3
+    assert len(entries) == (3 if place == "behind the end" else 4)
+    with pytest.raises(DataError, match="more than the limit"):
+        read_entry(ArchiveEntry(entries[0].archive, "bomb.png", 512, 2**29, None, str(index)))
+
+
+def test_the_usual_index_has_a_point_in_every_block(tmp_path: Path) -> None:
+    """Pictures that pack well, as BMP and TIFF do, are no bomb."""
+    content = RANDOM.randbytes(2**16).join([bytes(2**20)] * 30)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar_of([("a.bmp", content)]), 1))
+    (entry,) = listed(str(tmp_path / "a.tar.gz"), tmp_path / "indexes")
+    data = Path(str(entry.lookup)).read_bytes()
+    assert compressed_tar._SPACING_IN_INDEX.unpack_from(data) == (2**20,)
+    assert read_entry(entry) == content
 
 
 def test_an_archive_that_changed_is_an_error_and_never_other_bytes(
