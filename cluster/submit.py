@@ -2,7 +2,12 @@
 """Submit a job to a Ray cluster under a name, and follow it to its end.
 
 A job of the same name that still runs is followed instead: a scheduler that loses its pod, or comes
-round again before the night is over, never starts a second one beside the first.
+round again before the night is over, never starts a second one beside the first. With an --id, the
+job of that id is followed even when it has ended meanwhile: a repeated pod tells how it ended.
+
+Nothing is waited for without end. A cluster that does not answer is asked again for --wait-min
+minutes, before the job is submitted and while it runs; then, or when the cluster has forgotten the
+job, the exit code is 4, and a scheduler may repeat the command.
 
 The cluster's address and token come from the environment: RAY_ADDRESS, RAY_AUTH_MODE and
 RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH).
@@ -16,13 +21,41 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import aiohttp
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 NAME_KEY = "nfbmr-job"
-_PAUSE_S = 2.0
 ENDED_BADLY = 3
+CLUSTER_LOST = 4
+
+Answer = TypeVar("Answer")
+
+
+class ClusterLostError(Exception):
+    """The cluster does not answer, does not know the token, or has forgotten the job."""
+
+
+@dataclass(frozen=True)
+class Waits:
+    """How long is waited for what, seconds.
+
+    Attributes:
+        answer_s: for one request to be answered.
+        quiet_s: for a line of the job, until its state is asked for.
+        pause_s: between two tries.
+        say_s: between two lines that say that the cluster is being waited for.
+    """
+
+    answer_s: float = 60.0
+    quiet_s: float = 60.0
+    pause_s: float = 2.0
+    say_s: float = 60.0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,58 +66,160 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--name", required=True, help="two jobs of one name never run at once")
+    parser.add_argument("--id", help="of this submission: the cluster takes it once")
     parser.add_argument(
         "--address",
         default=os.environ.get("RAY_ADDRESS", "http://127.0.0.1:8265"),
         help="of the cluster's job server (default: $RAY_ADDRESS, else %(default)s)",
     )
+    parser.add_argument(
+        "--wait-min",
+        type=float,
+        default=30.0,
+        help="minutes in which a cluster that does not answer is asked again (%(default)g)",
+    )
     parser.add_argument("entrypoint", nargs="+", help="the command to run on the cluster")
     return parser
 
 
-def running_job(client: JobSubmissionClient, name: str) -> str | None:
-    """The id of the job of this name that has not ended, if there is one."""
+class _Client(JobSubmissionClient):  # type: ignore[misc]  # Ray's packages are not looked into
+    """Ray's client, whose own requests wait for ever for an answer."""
+
+    def __init__(self, address: str, answer_s: float) -> None:
+        self._answer_s = answer_s
+        super().__init__(address)
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+        return super()._do_request(method, endpoint, timeout=self._answer_s, **options)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may be answered later: the head starts, or is out of reach."""
+    is_refusal = isinstance(error, ValueError)  # of an address that is none
+    return (isinstance(error, OSError) and not is_refusal) or "status code 5" in str(error)
+
+
+def _patiently(ask: Callable[[], Answer], address: str, wait_s: float, waits: Waits) -> Answer:
+    """What a request to the cluster answers, asked again for so long, with a line now and then.
+
+    Raises:
+        ClusterLostError: it did not answer in that time.
+    """
+    began = said = time.monotonic()
+    while True:
+        try:
+            return ask()
+        except AuthenticationError as error:
+            raise ClusterLostError(f"The cluster at {address} refuses the token: {error}") from None
+        except (OSError, RuntimeError) as error:
+            if not _may_pass(error):
+                raise
+            now = time.monotonic()
+            if now - began >= wait_s:
+                raise ClusterLostError(
+                    f"The cluster at {address} has not answered for {(now - began) / 60:.1f} "
+                    f"minutes ({type(error).__name__}: {error}). See whether its head runs "
+                    "(kubectl get pods --selector ray.io/node-type=head); the same command again "
+                    "goes on."
+                ) from error
+            if now - said >= waits.say_s:
+                said = now
+                print(f"waiting for {address}: {type(error).__name__}: {error}", flush=True)
+        time.sleep(waits.pause_s)
+
+
+def running_job(
+    client: JobSubmissionClient, name: str, submission_id: str | None = None
+) -> str | None:
+    """The id of the job of this name that has not ended, or of this id even if it has."""
     for job in client.list_jobs():
         has_name = (job.metadata or {}).get(NAME_KEY) == name
-        if has_name and job.submission_id and not job.status.is_terminal():
+        if not job.submission_id:
+            continue
+        if job.submission_id == submission_id or (has_name and not job.status.is_terminal()):
             return str(job.submission_id)
     return None
 
 
-async def _follow(client: JobSubmissionClient, job_id: str, printed: int) -> int:
-    """Print what a job prints, but for so many signs of it; how many there are then."""
+def _begin(arguments: argparse.Namespace, waits: Waits) -> tuple[JobSubmissionClient, str]:
+    """Submit the job, or find it: the client and the job's id."""
+    client = _Client(arguments.address, waits.answer_s)
+    # Looked for again on every try: a request that was not answered may have been heard.
+    job_id = running_job(client, arguments.name, arguments.id)
+    if job_id is not None:
+        print(f"{arguments.name}: {job_id} still runs, or has just ended; following it", flush=True)
+        return client, job_id
+    job_id = client.submit_job(
+        entrypoint=shlex.join(arguments.entrypoint),
+        metadata={NAME_KEY: arguments.name},
+        submission_id=arguments.id,
+    )
+    print(f"{arguments.name}: submitted as {job_id}", flush=True)
+    return client, job_id
+
+
+async def _follow(client: JobSubmissionClient, job_id: str, printed: int, quiet_s: float) -> int:
+    """Print what a job prints, but for so many signs of it; how many there are then.
+
+    Returns when the stream ends, breaks, or is quiet for so long: a head that is lost without a
+    word ends no connection.
+    """
     seen = 0
-    async for lines in client.tail_job_logs(job_id):
-        print(lines[max(0, printed - seen) :], end="", flush=True)
-        seen += len(lines)
-    return max(seen, printed)
+    try:
+        async with aclosing(client.tail_job_logs(job_id)) as stream:
+            while True:
+                lines = await asyncio.wait_for(anext(stream), quiet_s)
+                print(lines[max(0, printed - seen) :], end="", flush=True)
+                seen += len(lines)
+    except (StopAsyncIteration, TimeoutError, RuntimeError, OSError, aiohttp.ClientError):
+        return max(seen, printed)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def _status(client: JobSubmissionClient, job_id: str) -> JobStatus:
+    """The job's state.
+
+    Raises:
+        ClusterLostError: the cluster does not know the job.
+    """
+    try:
+        return client.get_job_status(job_id)
+    except RuntimeError as error:
+        if "status code 404" not in str(error):
+            raise
+        raise ClusterLostError(
+            f"The cluster does not know {job_id} any more: its head was started anew, and the job "
+            "ended with it. The same command again submits it."
+        ) from None
+
+
+def _to_its_end(arguments: argparse.Namespace, waits: Waits) -> int:
+    wait_s = 60 * arguments.wait_min
+    client, job_id = _patiently(lambda: _begin(arguments, waits), arguments.address, wait_s, waits)
+    printed = 0
+    while True:
+        # Asked for before what is left of the lines is: a job that has ended prints no more.
+        status = _patiently(lambda: _status(client, job_id), arguments.address, wait_s, waits)
+        printed = asyncio.run(_follow(client, job_id, printed, waits.quiet_s))
+        if status.is_terminal():
+            print(f"{arguments.name}: {job_id} {status.value.lower()}", flush=True)
+            return 0 if status == JobStatus.SUCCEEDED else ENDED_BADLY
+        # The stream of lines may end before the job does, with whoever hands them out.
+        time.sleep(waits.pause_s)
+
+
+def main(argv: Sequence[str] | None = None, waits: Waits | None = None) -> int:
     """Submit or find the job and print what it prints.
 
     Returns:
         0 if it succeeded; ``ENDED_BADLY`` if it ran and ended otherwise, so that a scheduler can
-        tell it from a pod that lost the cluster.
+        tell it from ``CLUSTER_LOST``: the cluster did not answer, or has forgotten the job.
     """
     arguments = _parser().parse_args(argv)
-    client = JobSubmissionClient(arguments.address)
-    job_id = running_job(client, arguments.name)
-    if job_id is None:
-        entrypoint = shlex.join(arguments.entrypoint)
-        job_id = client.submit_job(entrypoint=entrypoint, metadata={NAME_KEY: arguments.name})
-        print(f"{arguments.name}: submitted as {job_id}", flush=True)
-    else:
-        print(f"{arguments.name}: {job_id} still runs; following it", flush=True)
-    printed = asyncio.run(_follow(client, job_id, 0))
-    status = client.get_job_status(job_id)
-    while not status.is_terminal():
-        # The stream of lines may end before the job does, with whoever hands them out.
-        time.sleep(_PAUSE_S)
-        printed = asyncio.run(_follow(client, job_id, printed))
-        status = client.get_job_status(job_id)
-    print(f"{arguments.name}: {job_id} {status.value.lower()}", flush=True)
-    return 0 if status == JobStatus.SUCCEEDED else ENDED_BADLY
+    try:
+        return _to_its_end(arguments, waits or Waits())
+    except ClusterLostError as error:
+        print(f"{arguments.name}: {error}", file=sys.stderr, flush=True)
+        return CLUSTER_LOST
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """``cluster/submit.py`` as a module: it is a script beside the manifests, in no package."""
 
 import importlib.util
+import sys
 from types import ModuleType
 
 from tests.cluster.manifests import CLUSTER
@@ -12,5 +13,6 @@ def load_script() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look their types up
     spec.loader.exec_module(module)
     return module

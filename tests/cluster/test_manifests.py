@@ -18,7 +18,7 @@ from tests.cluster.manifests import CLUSTER, FOLDER, containers, load, one, pod_
 from tests.cluster.submit_script import load_script
 
 ROOT = CLUSTER.parent
-ENDED_BADLY = load_script().ENDED_BADLY
+SUBMIT = load_script()
 LOCK = (ROOT / "requirements.lock").read_text()
 
 
@@ -101,7 +101,8 @@ def test_a_night_that_ended_is_not_begun_again_by_its_scheduler() -> None:
     job = one("CronJob")["spec"]["jobTemplate"]["spec"]
     (rule,) = job["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob"
-    assert rule["onExitCodes"]["values"] == [ENDED_BADLY]
+    assert rule["onExitCodes"]["values"] == [SUBMIT.ENDED_BADLY]
+    assert job["backoffLimit"] > 0, "a cluster that did not answer is tried again"
     (container,) = job["template"]["spec"]["containers"]
     assert rule["onExitCodes"]["containerName"] == container["name"]
     assert job["template"]["spec"]["restartPolicy"] == "Never"
@@ -197,9 +198,25 @@ def test_only_one_night_runs() -> None:
     spec = one("CronJob")["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
     (container,) = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["nfbmr-submit", "--name", "night", "--"]
+    program, *options = container["command"]
+    assert program == "nfbmr-submit"
+    parsed = SUBMIT._parser().parse_args([*options, "true"])
+    assert (parsed.name, parsed.id) == ("night", "night-$(NIGHT)")
+    # The same in every pod that Kubernetes starts for one night, another in the next night.
+    (night,) = [v for v in container["env"] if v["name"] == "NIGHT"]
+    path = "metadata.labels['batch.kubernetes.io/controller-uid']"
+    assert night["valueFrom"]["fieldRef"]["fieldPath"] == path
     copied = (CLUSTER / "Containerfile").read_text()
     assert "COPY cluster/submit.py /opt/nfbmr/bin/nfbmr-submit" in copied
+
+
+def test_a_night_ends_before_the_next_is_due_and_gives_a_late_cluster_time() -> None:
+    job = one("CronJob")["spec"]["jobTemplate"]["spec"]
+    assert job["activeDeadlineSeconds"] < 24 * 3600
+    (container,) = job["template"]["spec"]["containers"]
+    wait_min = SUBMIT._parser().parse_args([*container["command"][1:], "true"]).wait_min
+    tries = job["backoffLimit"] + 1
+    assert 30 * 60 <= 60 * wait_min * tries < job["activeDeadlineSeconds"]
 
 
 def test_every_container_says_what_it_needs() -> None:

@@ -1,0 +1,206 @@
+"""What ``nfbmr-submit`` does with a cluster that is late, falls silent or forgets the job.
+
+The cluster is a server of its own on loopback that speaks the part of Ray's jobs API which is
+asked for, and can be made to leave every request without an answer; ``test_many_nodes.py`` has a
+real one.
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import ray
+from aiohttp import web
+
+from tests.cluster.submit_script import load_script
+from tests.services.processes import free_ports
+
+submit = load_script()
+WAITS = submit.Waits(answer_s=0.2, quiet_s=0.2, pause_s=0.02, say_s=0.1)
+
+
+@dataclass
+class Jobs:
+    """A job server that holds at most one job.
+
+    Attributes:
+        port: of loopback.
+        submitted: ids of the jobs that were submitted.
+        names: of the jobs, by id.
+        status: of every job, next; the last one stays.
+        lines: what a job has printed.
+        is_silent: requests are taken and never answered.
+        silent_after: so many times the state is told, then nothing is answered.
+        asked: how often the state was told.
+        ended: with it, whoever was left without an answer is let go.
+    """
+
+    port: int = field(default_factory=lambda: free_ports(1)[0])
+    submitted: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    status: list[str] = field(default_factory=lambda: ["RUNNING"])
+    lines: str = ""
+    is_silent: bool = False
+    silent_after: int | None = None
+    asked: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def details(self, job_id: str) -> dict[str, object]:
+        return {
+            "type": "SUBMISSION",
+            "submission_id": job_id,
+            "status": self.status[0],
+            "entrypoint": "true",
+            "metadata": {submit.NAME_KEY: self.names[job_id]},
+        }
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if self.is_silent:
+            await self.ended.wait()
+        if request.path == "/api/version":
+            return web.json_response({"ray_version": ray.__version__})
+        if request.path.endswith("/logs/tail"):
+            return await self.tail(request)
+        if request.method == "POST":
+            asked = await request.json()
+            job_id = asked.get("submission_id") or "made-up"
+            self.submitted.append(job_id)
+            self.names[job_id] = asked["metadata"][submit.NAME_KEY]
+            return web.json_response({"job_id": job_id, "submission_id": job_id})
+        if request.path == "/api/jobs/":
+            return web.json_response([self.details(job_id) for job_id in self.names])
+        return await self.tell_state(request.path.rpartition("/")[2])
+
+    async def tell_state(self, job_id: str) -> web.Response:
+        if self.silent_after is not None and self.asked >= self.silent_after:
+            self.is_silent = True
+            await self.ended.wait()
+        self.asked += 1
+        if job_id not in self.names:
+            return web.Response(status=404, text=f"Job {job_id} does not exist")
+        found = json.dumps(self.details(job_id))
+        self.status = self.status[1:] or self.status
+        return web.Response(text=found, content_type="application/json")
+
+    async def tail(self, request: web.Request) -> web.WebSocketResponse:
+        """All lines, then silence."""
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str(self.lines)
+        await self.ended.wait()
+        return socket
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        loop = asyncio.new_event_loop()
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self.answer)
+        runner = web.AppRunner(application, shutdown_timeout=1.0)
+
+        async def start() -> None:
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", self.port).start()
+
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+            yield
+        finally:
+            loop.call_soon_threadsafe(self.ended.set)
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    def follow(self, *options: str, wait_s: float = 5.0) -> int:
+        address = ["--address", f"http://127.0.0.1:{self.port}", "--wait-min", str(wait_s / 60)]
+        code: int = submit.main(["--name", "night", *address, *options, "--", "true"], WAITS)
+        return code
+
+
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+
+def test_a_cluster_that_takes_requests_and_never_answers_is_left_with_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs = Jobs(is_silent=True)
+    with jobs.serving():
+        assert jobs.follow(wait_s=0.5) == submit.CLUSTER_LOST
+    said = capsys.readouterr()
+    assert "has not answered for" in said.err
+    assert f"waiting for http://127.0.0.1:{jobs.port}" in said.out
+    assert not jobs.submitted
+
+
+def test_a_head_that_falls_silent_while_the_job_runs_is_left_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No connection ends: what is lost is lost without a word."""
+    jobs = Jobs(lines="epoch 1\n", silent_after=1)
+    with jobs.serving():
+        assert jobs.follow(wait_s=0.5) == submit.CLUSTER_LOST
+    said = capsys.readouterr()
+    assert "epoch 1" in said.out
+    assert "has not answered for" in said.err
+
+
+@pytest.mark.parametrize(("end", "code"), [("SUCCEEDED", 0), ("FAILED", submit.ENDED_BADLY)])
+def test_a_job_that_prints_nothing_for_long_is_followed_to_its_end(
+    end: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = Jobs(lines="epoch 1\n", status=["RUNNING", "RUNNING", end])
+    with jobs.serving():
+        assert jobs.follow() == code
+    assert jobs.asked >= 3
+    assert capsys.readouterr().out.count("epoch 1") == 1, "lines are printed once"
+
+
+def test_a_head_that_is_not_there_yet_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = Jobs(status=["SUCCEEDED"])
+    codes: list[int] = []
+    waiting = threading.Thread(target=lambda: codes.append(jobs.follow(wait_s=20.0)))
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive(), "nobody listened, and nothing else was to be done"
+    with jobs.serving():
+        waiting.join(20)
+    assert codes == [0]
+    assert "waiting for" in capsys.readouterr().out
+
+
+def test_a_head_that_was_started_anew_has_forgotten_the_job(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs = Jobs()
+
+    with jobs.serving():
+        timer = threading.Timer(0.3, jobs.names.clear)
+        timer.start()
+        assert jobs.follow() == submit.CLUSTER_LOST
+        timer.join()
+    assert "does not know made-up any more" in capsys.readouterr().err
+
+
+def test_a_repeated_pod_follows_the_submission_of_the_first_even_when_it_has_ended() -> None:
+    jobs = Jobs(status=["FAILED"])
+    with jobs.serving():
+        assert jobs.follow("--id", "night-1") == submit.ENDED_BADLY
+        assert jobs.follow("--id", "night-1") == submit.ENDED_BADLY
+        assert jobs.submitted == ["night-1"]
+        jobs.follow("--id", "night-2")
+    assert jobs.submitted == ["night-1", "night-2"]
+
+
+def test_a_job_of_the_same_name_that_runs_is_followed_whatever_its_id() -> None:
+    jobs = Jobs(names={"yesterday": "night"}, status=["RUNNING", "RUNNING", "SUCCEEDED"])
+    with jobs.serving():
+        assert jobs.follow("--id", "today") == 0
+    assert not jobs.submitted
