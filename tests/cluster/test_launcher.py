@@ -111,6 +111,15 @@ def test_every_job_in_an_example_exists_and_takes_its_arguments(file: str) -> No
             load_config(None, getattr(parsed, "overrides", []))
 
 
+def test_the_examples_count_on_no_more_gpus_than_the_launcher_has_workers(
+    launcher: dict[str, Any],
+) -> None:
+    workers = len(launcher["provider"]["worker_ips"])
+    given = [w for line in job_lines(README) for w in line if w.startswith("run.gpus=")]
+    assert given
+    assert all(int(word.partition("=")[2]) <= workers for word in given)
+
+
 def test_the_readme_speaks_of_every_file() -> None:
     for path in CLUSTER.rglob("*"):
         if path.is_file() and path.name != "README.md" and "__pycache__" not in path.parts:

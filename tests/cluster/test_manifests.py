@@ -173,7 +173,7 @@ def test_what_the_jobs_ask_for_fits_the_groups(file: str) -> None:
     run = mounted_settings(f"/etc/nfbmr/{file}").run
     group, requests = worker_group("gpu")
     per_node = int(requests["nvidia.com/gpu"])
-    assert run.gpus == per_node * group["maxReplicas"]
+    assert 0 < run.actors_max * run.gpus_per_actor <= run.gpus <= per_node * group["maxReplicas"]
     assert run.gpus_per_actor <= per_node
     assert per_node % run.gpus_per_actor == 0
     assert per_node % run.gpus_per_fit == 0
@@ -182,6 +182,13 @@ def test_what_the_jobs_ask_for_fits_the_groups(file: str) -> None:
     assert per_node / run.gpus_per_fit <= int(requests["cpu"])
     _, cpu_requests = worker_group("cpu")
     assert run.cpus_per_actor <= int(cpu_requests["cpu"])
+
+
+def test_the_night_and_scoring_together_take_the_gpus_that_there_are() -> None:
+    """Each would wait for the other's otherwise: neither gives back what it holds."""
+    group, requests = worker_group("gpu")
+    shares = [mounted_settings(f"/etc/nfbmr/{name}.toml").run.gpus for name in ("night", "score")]
+    assert sum(shares) == int(requests["nvidia.com/gpu"]) * group["maxReplicas"]
 
 
 def test_both_groups_shrink_to_nothing_and_the_gpu_group_grows() -> None:
