@@ -26,7 +26,7 @@ from nfbmr.data.table_columns import (
     time_column,
     uri_column,
 )
-from nfbmr.errors import DamagedTableError, refuse_login
+from nfbmr.errors import MAY_HOLD_A_LOGIN, DamagedTableError, refuse_login
 
 NAMED = pa.schema([*ENTRIES, pa.field("name", pa.large_string())])
 """An entry, and what a category pattern is matched with."""
@@ -98,8 +98,8 @@ def _block(archive: str, size: int, version: str, columns: TableColumns, number:
     root, count = archive.rpartition("/")[0], len(table)
     found = {f.name: pa.chunked_array([pa.nulls(count, f.type)]) for f in NAMED}
     found["member"] = _absolute(root, as_text(table.column(uri)))
-    for with_login in found["member"].filter(_has_login(found["member"])).to_pylist()[:1]:
-        refuse_login(with_login)
+    for suspect in found["member"].filter(_may_hold_a_login(found["member"])).to_pylist():
+        refuse_login(suspect)
     found["name"] = _names(root, found["member"])
     if category is not None:
         found["category"] = as_text(table.column(category))
@@ -188,8 +188,8 @@ def _names(root: str, uris: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(pc.starts_with(uris, f"{root}/"), below, path)
 
 
-def _has_login(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.fill_null(pc.match_substring_regex(uris, r"://[^/@\s]+@"), False)
+def _may_hold_a_login(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(pc.match_substring_regex(uris, MAY_HOLD_A_LOGIN), False)
 
 
 def _after(prefix: str, texts: pa.ChunkedArray) -> pa.ChunkedArray:

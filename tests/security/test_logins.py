@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import jobs.score
 import jobs.train
+from nfbmr.data.archives import list_archive
 from nfbmr.errors import (
     ConfigError,
     DataError,
@@ -18,6 +19,7 @@ from nfbmr.errors import (
     OutputError,
     RegistryError,
     WorkerError,
+    refuse_login,
     without_logins,
 )
 
@@ -59,7 +61,8 @@ def test_weights_with_a_login_are_refused() -> None:
 WORD = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=12)
 
 
-PASSWORD = st.text("aZ09/@+:%-", max_size=12).map(lambda word: f"p{word}-planted")
+# It may begin as a port does, followed by what ends one.
+PASSWORD = st.text("aZ09/@+:%-?#", max_size=12).map(lambda word: f"{word}-planted")
 
 
 @given(WORD, PASSWORD, WORD, WORD)
@@ -76,6 +79,83 @@ def test_no_message_of_ours_holds_a_login(user: str, secret: str, host: str, key
     assert f"@{host}/db" in str(error)
 
 
-def test_addresses_without_a_login_stay_as_they_are() -> None:
-    text = "s3://factory/a@b/c.png, https://host/x?y=z@w, http://h:5000/a@b and anna@factory"
-    assert without_logins(text) == text
+WITHOUT_A_LOGIN = (
+    "s3://factory/a@b/c.png",
+    "s3://factory/a:b@2x.png",
+    "https://host/x?y=z@w",
+    "http://h:5000/a@b.png",
+    "https://store.internal:9000/bucket/line@2x.png?versionId=7",
+    "hdfs://namenode:8020/a@b.png",
+    "/mnt/line7/token=1/a.png",
+    "sqlite:////tmp/a@b.db",
+)
+
+
+@pytest.mark.parametrize("uri", WITHOUT_A_LOGIN)
+def test_addresses_without_a_login_stay_as_they_are(uri: str) -> None:
+    refuse_login(uri)
+    if "token" not in uri:
+        text = f"{uri}, not found; ask anna@factory"
+        assert without_logins(text) == text
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://mlflow:12/planted@db/mlflow",
+        "postgresql+psycopg2://mlflow:12345?planted@db/mlflow",
+        "redis://:6379/planted@db",
+        "https://anna:80planted@store/x.png",
+        "HTTPS://anna:planted@store/x.png",
+    ],
+)
+def test_a_password_may_begin_like_a_port(uri: str) -> None:
+    with pytest.raises(ConfigError, match="has a login in it") as caught:
+        refuse_login(uri)
+    assert "planted" not in str(caught.value) + without_logins(f"no answer from {uri}")
+
+
+SIGNED = (
+    "https://b.s3.amazonaws.com/a.png?X-Amz-Expires=60&X-Amz-Signature=planted",
+    "https://b.s3.amazonaws.com/a.png?X-Amz-Credential=planted%2F20261101",
+    "https://b.s3.amazonaws.com/a.png?x-amz-security-token=planted",
+    "https://b.s3.amazonaws.com/a.png?AWSAccessKeyId=planted&Expires=1",
+    "https://b.s3.amazonaws.com/a.png?Expires=1&Signature=planted",
+    "https://storage.googleapis.com/b/a.png?X-Goog-Signature=planted",
+    "https://x.blob.core.windows.net/b/a.png?sv=2025-01-05&sig=planted",
+    "https://store/a.png?token=planted",
+    "https://store/a.png?api_key=planted",
+)
+
+
+@pytest.mark.parametrize("uri", SIGNED)
+def test_an_address_that_was_signed_is_refused_and_its_values_are_blotted_out(
+    uri: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="s3://bucket/key") as caught:
+        refuse_login(uri)
+    assert "planted" not in str(caught.value) + without_logins(f"403 for {uri}, see the log")
+    (tmp_path / "parts.csv").write_text(f"uri\nhttps://store/a.png?versionId=1\n{uri}\n")
+    with pytest.raises(ConfigError, match="s3://bucket/key") as of_manifest:
+        list_archive(str(tmp_path / "parts.csv"))
+    assert "planted" not in str(of_manifest.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "aws_secret_access_key=planted",
+        "aws_secret_access_key = planted\nregion = x",
+        "AWS_SECRET_ACCESS_KEY='planted' is wrong",
+        '{"user": "anna", "password": "planted with \\" a quote planted", "port": 5}',
+        "{'SecretAccessKey': 'planted', 'Expiration': 1}",
+        '"{\\"sessionToken\\": \\"planted\\", \\"port\\": 5}"',
+        '{"secret_key" : "planted',
+    ],
+)
+def test_settings_and_json_with_secrets_are_blotted_out(text: str) -> None:
+    blotted = without_logins(text)
+    assert "planted" not in blotted
+    assert "***" in blotted
+    for kept in ("region = x", "is wrong", "anna", '"port": 5', "'Expiration': 1", "port"):
+        assert (kept in blotted) == (kept in text)
