@@ -7,6 +7,8 @@ looking it up in KubeRay's API reference.
 
 from typing import Any
 
+from tests.cluster.kubernetes_values import CRON
+
 STRING = {"type": "string"}
 BOOLEAN = {"type": "boolean"}
 COUNT = {"type": "integer", "minimum": 0}
@@ -134,7 +136,7 @@ RESOURCES = {
     "RayCronJob": _resource(
         closed(
             {
-                "schedule": STRING,
+                "schedule": CRON,
                 "timeZone": STRING,
                 "suspend": BOOLEAN,
                 "jobTemplate": JOB_SPEC,

@@ -10,6 +10,7 @@ import yaml
 from lightkube.models import apps_v1, batch_v1, core_v1, networking_v1
 
 from tests.cluster.kuberay_schema import RESOURCES
+from tests.cluster.kubernetes_values import narrowed
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 FOLDER = CLUSTER / "kubernetes"
@@ -50,11 +51,14 @@ KUSTOMIZATION = {
 }
 
 
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """An object's schema that refuses fields it does not name; free-form objects stay free."""
-    if "properties" in schema:
-        return {**schema, "additionalProperties": False}
-    return schema
+def _strict(definitions: dict[str, Any]) -> dict[str, Any]:
+    """Types that refuse fields and values they do not know; free-form objects stay free."""
+    return {
+        name: {**narrowed(name, schema), "additionalProperties": False}
+        if "properties" in schema
+        else schema
+        for name, schema in definitions.items()
+    }
 
 
 # Maps from names of ours to strings: the schema leaves their values open, Kubernetes does not.
@@ -76,15 +80,15 @@ def _schema_of(api_version: str, kind: str) -> dict[str, Any]:
         pod = msgspec.json.schema(core_v1.PodTemplateSpec)["$defs"]
         service = msgspec.json.schema(core_v1.Service)["$defs"]
         definitions = {**service, **pod}
-        return {**RESOURCES[kind], "$defs": {n: _closed(d) for n, d in definitions.items()}}
+        return {**RESOURCES[kind], "$defs": _strict(definitions)}
     if kind == "Kustomization":
         return KUSTOMIZATION
     schema = msgspec.json.schema(KINDS[api_version, kind])
-    return {**schema, "$defs": {n: _closed(d) for n, d in schema["$defs"].items()}}
+    return {**schema, "$defs": _strict(schema["$defs"])}
 
 
 def is_valid(manifest: dict[str, Any]) -> bool:
-    """Whether a manifest has only known fields of the right types."""
+    """Whether a manifest has only known fields, with values that Kubernetes takes."""
     return bool(validator_of(manifest["apiVersion"], manifest["kind"]).is_valid(manifest)) and not [
         value
         for mapping in walk(manifest)

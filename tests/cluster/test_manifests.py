@@ -4,7 +4,6 @@ import copy
 import re
 import shlex
 import string
-import tomllib
 from typing import Any
 
 import pytest
@@ -12,9 +11,9 @@ import pytest
 import jobs.score
 import jobs.train
 from nfbmr import __version__
-from nfbmr.config import Config, load_config
 from tests.cluster import manifests
 from tests.cluster.manifests import CLUSTER, FOLDER, containers, load, one, pod_specs, walk
+from tests.cluster.settings_of_manifests import mounted_settings, worker_group
 from tests.cluster.submit_script import load_script
 
 ROOT = CLUSTER.parent
@@ -138,34 +137,6 @@ def test_bulk_scoring_is_a_command_that_the_job_takes_with_archive_and_output() 
     parsed = jobs.score._parser().parse_args(arguments)
     assert (parsed.sources, parsed.output) == (["s3://factory/a b.tar"], "s3://factory/scores")
     assert mounted_settings(parsed.config)
-
-
-def mounted_settings(path: str) -> Config:
-    """The settings file that the cluster's nodes have at a path, as the jobs read it."""
-    data = one("ConfigMap", "nfbmr-settings")["data"]
-    folder, _, name = path.rpartition("/")
-    for group in groups():
-        mounts = {m["mountPath"]: m["name"] for m in group["containers"][0]["volumeMounts"]}
-        volumes = {v["name"]: v for v in group["volumes"]}
-        assert volumes[mounts[folder]]["configMap"]["name"] == "nfbmr-settings"
-    overrides = [
-        f"{section}.{key}={value!r}".replace("'", '"')
-        for section, values in tomllib.loads(data[name]).items()
-        for key, value in values.items()
-    ]
-    return load_config(None, overrides)
-
-
-def groups() -> list[dict[str, Any]]:
-    spec = one("RayCluster")["spec"]
-    templates = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
-    return [group["template"]["spec"] for group in templates]
-
-
-def worker_group(name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    (group,) = [g for g in one("RayCluster")["spec"]["workerGroupSpecs"] if g["groupName"] == name]
-    (container,) = group["template"]["spec"]["containers"]
-    return group, container["resources"]["requests"]
 
 
 @pytest.mark.parametrize("file", ["night.toml", "score.toml"])

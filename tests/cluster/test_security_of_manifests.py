@@ -116,12 +116,23 @@ def test_traffic_is_denied_unless_a_policy_names_it() -> None:
         for rule in policy.get("egress", []):
             assert rule["to"], f"{name} lets everything out"
             for peer in rule["to"]:
-                if "ipBlock" in peer:
+                if peer.get("ipBlock") == {"cidr": "169.254.20.10/32"}:  # names, from the node
+                    assert {port["port"] for port in rule["ports"]} == {53}
+                elif "ipBlock" in peer:
                     assert "169.254.0.0/16" in peer["ipBlock"]["except"]
                     ports = {port["port"] for port in rule["ports"]}
                     selected = policy["podSelector"]["matchLabels"]
                     is_head = selected.get("ray.io/node-type") == "head"
                     assert ports == ({6443} if is_head else {443})
+
+
+def test_metrics_are_for_the_namespaces_that_carry_the_readmes_label() -> None:
+    policies = {m["metadata"]["name"]: m["spec"] for m in load("network-policies.yaml")}
+    (rule,) = policies["ray-metrics"]["ingress"]
+    (peer,) = rule["from"]
+    ((label, value),) = peer["namespaceSelector"]["matchLabels"].items()
+    assert f"{label}={value}" in README
+    assert [port["port"] for port in rule["ports"]] == [8080]
 
 
 def test_every_pod_is_covered_by_the_policies_that_name_it() -> None:
