@@ -13,8 +13,8 @@ not been measured is named in ``Costs.assumed``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nfbmr.score.listing_stream import CHUNK_PICTURES
@@ -24,6 +24,9 @@ LIST_PAGE = 1000
 LISTED_UNIT_BYTES = 626
 """Of the driver, for each unit's file in an object store when they are listed: on going on with a
 run, and when they are removed at its end (s3fs keeps a dictionary for each)."""
+
+NAME_BYTES = 16
+"""Of the driver, for each picture that the sources may name twice, while the plan is made."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Costs:
         row_bytes: of a finished row on disk, its map included.
         encoded_bytes: of the encoded picture.
         gets: requests to read a picture (a version look-up of an archive counts per unit).
+        name_bytes: the driver's memory of a picture's name while the plan is made: ``NAME_BYTES``
+            where sources may repeat (manifests, a prefix within another), else 0.
         assumed: names of those that were not measured.
     """
 
@@ -63,6 +68,7 @@ class Costs:
     row_bytes: float
     encoded_bytes: float
     gets: float = 1.0
+    name_bytes: float = 0.0
     assumed: tuple[str, ...] = ()
 
 
@@ -123,6 +129,7 @@ class Forecast:
         driver_fits: whether it has that.
         files: objects that exist at most during the run, and those that stay.
         requests: to the store, by kind.
+        requests_cost: of those alone.
         cost: of cluster and requests.
     """
 
@@ -137,6 +144,7 @@ class Forecast:
     driver_fits: bool
     files: dict[str, int]
     requests: dict[str, int]
+    requests_cost: float
     cost: float
 
     @property
@@ -180,9 +188,7 @@ def forecast(pictures: int, costs: Costs, cluster: Cluster, prices: Prices) -> F
     requests = store_requests(pictures, costs, cluster)
     hours = (plan_s + score_s + merge_s) / 3600
     per_hour = cluster.gpus * (prices.gpu_hour + cluster.cores_per_gpu * prices.core_hour)
-    bill = (requests["get"] + requests["head"]) / 1000 * prices.thousand_gets + (
-        requests["list"] + requests["put"]
-    ) / 1000 * prices.thousand_puts
+    bill = requests_bill(requests, prices)
     return Forecast(
         pictures=pictures,
         gpus=cluster.gpus,
@@ -198,6 +204,7 @@ def forecast(pictures: int, costs: Costs, cluster: Cluster, prices: Prices) -> F
             "finished": math.ceil(pictures / rows_in_file(costs, cluster)),
         },
         requests=requests,
+        requests_cost=bill,
         cost=hours * per_hour + bill,
     )
 
@@ -236,9 +243,9 @@ def station_rates(costs: Costs, cluster: Cluster) -> dict[str, float]:
 
 
 def driver_memory(pictures: int, costs: Costs, cluster: Cluster) -> float:
-    """Peak memory of the driver, bytes: all units, and a chunk of the plan, or units listed."""
+    """Peak memory of the driver, bytes: all units, and the plan's making, or units listed."""
     units = pictures / cluster.unit_size
-    planning = min(pictures, CHUNK_PICTURES) * costs.plan_bytes
+    planning = min(pictures, CHUNK_PICTURES) * costs.plan_bytes + pictures * costs.name_bytes
     return units * costs.unit_bytes + max(planning, units * LISTED_UNIT_BYTES)
 
 
@@ -255,48 +262,8 @@ def store_requests(pictures: int, costs: Costs, cluster: Cluster) -> dict[str, i
     }
 
 
-def check_against(jobs: Sequence[Mapping[str, Any]], costs: Costs) -> list[dict[str, Any]]:
-    """Predict measured jobs of several actors or nodes from the measured job with fewest.
-
-    A machine without GPUs is a cluster whose "GPUs" are its actors, each as fast as the one that
-    was measured, and whose cores do all of the work, not the decoding alone.
-
-    Args:
-        jobs: as ``benchmark.py throughput --workers 1 2`` writes them: ``actors``, ``cores``,
-            ``pictures``, ``unit_size``, ``per_s``, ``with_start_per_s``, ``cpu_seconds``, and
-            ``nodes``.
-        costs: of the driver and the store's requests; the rest is that of the first job.
-
-    Returns:
-        For each of the other jobs: measured and predicted pictures per second with actors up, the
-        station that set the pace, and the error; the same of the whole job, from listing to the
-        finished files.
-    """
-    ordered = sorted(jobs, key=lambda job: (job.get("nodes", 1), job["actors"]))
-    base = ordered[0]
-    per_actor = base["per_s"] / base["actors"]
-    cpu_s = sum(base["cpu_seconds"].values()) / base["pictures"]
-    costs = replace(costs, gpu_per_s=per_actor, decode_cpu_s=cpu_s)
-    rows = []
-    for job in ordered[1:]:
-        actors = job["actors"]
-        cores_each = job["cores"] / actors
-        machine = Cluster(actors, cores_per_gpu=cores_each, unit_size=job["unit_size"])
-        run = forecast(job["pictures"], costs, machine, Prices())
-        pace_s = run.score_s - waves(job["pictures"], machine) * costs.wave_s
-        predicted = job["pictures"] / pace_s
-        stations = station_rates(costs, machine)  # With actors up: without the waves.
-        rows.append(
-            {
-                "nodes": job.get("nodes", 1),
-                "actors": actors,
-                "measured_per_s": job["per_s"],
-                "predicted_per_s": predicted,
-                "slowest": min(stations, key=stations.__getitem__),
-                "error": predicted / job["per_s"] - 1,
-                "measured_whole_per_s": job["with_start_per_s"],
-                "predicted_whole_per_s": run.per_s,
-                "whole_error": run.per_s / job["with_start_per_s"] - 1,
-            }
-        )
-    return rows
+def requests_bill(requests: Mapping[str, int], prices: Prices) -> float:
+    """What a run's requests to the store cost."""
+    gets = requests["get"] + requests["head"]
+    puts = requests["list"] + requests["put"]
+    return (gets * prices.thousand_gets + puts * prices.thousand_puts) / 1000

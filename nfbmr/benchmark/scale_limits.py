@@ -54,7 +54,7 @@ def breaks(costs: Costs, cluster: Cluster) -> list[Break]:
     left_bytes = cluster.driver_bytes - CHUNK_PICTURES * costs.plan_bytes
     per_unit = costs.unit_bytes + LISTED_UNIT_BYTES
     pictures = min(
-        cluster.unit_size * max(0.0, left_bytes) / costs.unit_bytes,
+        max(0.0, left_bytes) / (costs.unit_bytes / cluster.unit_size + costs.name_bytes),
         cluster.unit_size * cluster.driver_bytes / per_unit,
     )
     memory = Break("driver, memory", f"{pictures:,.0f} pictures", REMEDIES["driver, memory"])

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nfbmr.benchmark.driver_cost import DriverCosts
-from nfbmr.benchmark.scale import Cluster, Costs, Forecast, Prices, check_against, forecast
+from nfbmr.benchmark.scale import NAME_BYTES, Cluster, Costs, Forecast, Prices, forecast
+from nfbmr.benchmark.scale_check import check_against
 from nfbmr.benchmark.scale_limits import REMEDIES, breaks
 from nfbmr.errors import ConfigError
 from nfbmr.progress import table
@@ -46,6 +47,8 @@ def costs_of(
     encoded_bytes: float,
     list_s: float,
     assumed: Sequence[str],
+    *,
+    may_repeat: bool = False,
 ) -> Costs:
     """Costs from one measured job, the measured driver, and what is only assumed.
 
@@ -56,6 +59,7 @@ def costs_of(
         encoded_bytes: of a picture.
         list_s: seconds until a picture is listed.
         assumed: names of what was not measured.
+        may_repeat: the sources may name a picture twice, so that names are remembered.
     """
     pictures = job["pictures"]
     start_s = pictures / job["with_start_per_s"] - pictures / job["per_s"] - job["list_s"]
@@ -74,6 +78,7 @@ def costs_of(
         merge_s=driver.merge_s,
         row_bytes=driver.row_bytes,
         encoded_bytes=encoded_bytes,
+        name_bytes=NAME_BYTES if may_repeat else 0.0,
         assumed=tuple(assumed),
     )
 
@@ -106,7 +111,8 @@ def scale_text(
             f"{run.driver_bytes / 2**30:,.0f}" + ("" if run.driver_fits else " (too much)"),
             f"{run.files['units']:,}",
             f"{run.files['finished']:,}",
-            f"{run.requests['get'] + run.requests['put'] + run.requests['list']:,}",
+            f"{sum(run.requests.values()):,}",
+            f"{run.requests_cost:,.0f}",
             f"{run.cost:,.0f}",
         )
         for run in found
@@ -121,7 +127,7 @@ def scale_text(
         "slowest",
         "GPU use",
     )
-    header += ("driver GiB", "unit files", "files", "requests", "cost")
+    header += ("driver GiB", "unit files", "files", "requests", "their cost", "whole cost")
     limits = [(b.limit, b.at, b.remedy) for b in breaks(costs, cluster)]
     parts = [table(runs, header), table(limits, ("what breaks", "at", "what moves it"))]
     checks = check_against(jobs, costs)

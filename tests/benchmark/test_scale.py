@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,20 +17,26 @@ from nfbmr.benchmark.driver_cost import (
     measure_driver,
 )
 from nfbmr.benchmark.scale import (
+    LISTED_UNIT_BYTES,
+    NAME_BYTES,
     Cluster,
     Costs,
     Prices,
-    check_against,
+    driver_memory,
     forecast,
     merging_s,
+    requests_bill,
     rows_in_file,
     station_rates,
 )
+from nfbmr.benchmark.scale_check import check_against
 from nfbmr.benchmark.scale_limits import breaks
 from nfbmr.benchmark.scale_report import costs_of, forecasts, read_jobs, scale_text
 from nfbmr.errors import ConfigError
+from nfbmr.score.listing_stream import CHUNK_PICTURES
 from nfbmr.score.plan import PICTURES
 from nfbmr.score.planned_units import UNITS_PER_WAVE, cut_units
+from nfbmr.score.seen_names import SeenNames
 
 COSTS = Costs(
     gpu_per_s=300,
@@ -149,6 +156,35 @@ def test_what_breaks_is_named_with_a_size_and_a_remedy() -> None:
     assert not breaks_down.driver_fits
 
 
+def test_names_that_may_come_twice_are_remembered_while_the_plan_is_made() -> None:
+    repeating = replace(COSTS, name_bytes=NAME_BYTES)
+    added = driver_memory(10**9, repeating, Cluster(1)) - driver_memory(10**9, COSTS, Cluster(1))
+    listed = 10**9 / Cluster(1).unit_size * LISTED_UNIT_BYTES
+    planning = CHUNK_PICTURES * COSTS.plan_bytes
+    assert added == pytest.approx(10**9 * NAME_BYTES + planning - max(planning, listed))
+    limits = [breaks(costs, Cluster(1))[-1].at for costs in (COSTS, repeating)]
+    full_at = [int(at.partition(" ")[0].replace(",", "")) for at in limits]
+    for costs, pictures in zip((COSTS, repeating), full_at, strict=True):
+        memory = driver_memory(pictures, costs, Cluster(1))
+        assert memory == pytest.approx(Cluster(1).driver_bytes, rel=1e-3)
+    seen = SeenNames()
+    seen.are_new(pa.chunked_array([[f"s3://b/{n}.png" for n in range(1000)]]))
+    assert sum(run.nbytes for run in seen._runs) == 1000 * NAME_BYTES
+
+
+@given(pictures_strategy, gpus_strategy)
+def test_the_requests_have_a_bill_of_their_own(pictures: int, gpus: int) -> None:
+    """However many GPUs and whatever they cost, the same requests are asked."""
+    prices = Prices(thousand_gets=0.5, thousand_puts=7)
+    run = forecast(pictures, COSTS, Cluster(gpus), prices)
+    gets, puts = (run.requests[a] + run.requests[b] for a, b in (("get", "head"), ("list", "put")))
+    assert run.requests_cost == pytest.approx(gets / 2000 + puts * 7 / 1000)
+    assert run.requests_cost == run.as_dict()["requests_cost"]
+    free = replace(prices, gpu_hour=0, core_hour=0)
+    assert forecast(pictures, COSTS, Cluster(gpus), free).cost == pytest.approx(run.requests_cost)
+    assert requests_bill(run.requests, replace(prices, thousand_gets=0, thousand_puts=0)) == 0
+
+
 def test_a_measured_job_predicts_others_and_says_how_wrong_it_is() -> None:
     two = {**JOB, "actors": 2, "per_s": 50.0, "nodes": 2}
     (row,) = check_against([two, JOB], replace(COSTS, wave_s=10))
@@ -174,6 +210,12 @@ def test_the_tables_from_a_file_of_measured_jobs(tmp_path: Path) -> None:
     found = forecasts(costs, Cluster(1), [1, 256], [10**7, 10**9], Prices())
     text = scale_text(costs, Cluster(1), found, jobs)
     assert "what breaks" in text
+    header, *lines = [line for line in text.splitlines() if "  " in line][: len(found) + 1]
+    assert "their cost" in header
+    bills = {f"{run.requests_cost:,.0f}" for run in found}
+    assert all(any(f" {bill} " in line for line in lines) for bill in bills)
+    repeating = costs_of(jobs[0], DRIVER, 300.0, 700_000, 1e-5, [], may_repeat=True)
+    assert (costs.name_bytes, repeating.name_bytes) == (0, NAME_BYTES)
     assert "+20%" in text
     assert "Assumed, not measured: images/s of a GPU." in text
     with pytest.raises(ConfigError, match="no file of measured jobs"):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from nfbmr.benchmark.commands.arguments import Kinds, add_json
 from nfbmr.benchmark.driver_cost import measure_driver
-from nfbmr.benchmark.scale import LIST_PAGE, Cluster, Prices, check_against
+from nfbmr.benchmark.scale import LIST_PAGE, Cluster, Prices
+from nfbmr.benchmark.scale_check import check_against
 from nfbmr.benchmark.scale_report import (
     GPU_COUNTS,
     PICTURE_COUNTS,
@@ -47,6 +48,11 @@ def add_scale(kinds: Kinds) -> None:
     )
     parser.add_argument("--unit-size", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--driver-gib", type=float, default=32, help="default: %(default)s")
+    parser.add_argument(
+        "--may-repeat",
+        action="store_true",
+        help="sources may name a picture twice (manifests): the driver remembers names",
+    )
     parser.add_argument("--gpu-hour", type=float, default=2.0, help="price; default: %(default)s")
     add_json(parser)
     parser.add_argument("--ray-address", metavar="ADDRESS", help="default: this machine")
@@ -65,7 +71,15 @@ def _scale(arguments: argparse.Namespace, _: Path) -> dict[str, object]:
     assumed += [] if "disk" not in str(base.get("source")) else ["fetching from a store (a disk's)"]
     assumed += ["listing"]
     list_s = arguments.list_page_s / LIST_PAGE / arguments.list_pages_at_once
-    costs = costs_of(base, driver, arguments.gpu_per_s, arguments.picture_bytes, list_s, assumed)
+    costs = costs_of(
+        base,
+        driver,
+        arguments.gpu_per_s,
+        arguments.picture_bytes,
+        list_s,
+        assumed,
+        may_repeat=arguments.may_repeat,
+    )
     cluster = Cluster(1, unit_size=arguments.unit_size, driver_bytes=arguments.driver_gib * 2**30)
     prices = Prices(gpu_hour=arguments.gpu_hour)
     found = forecasts(costs, cluster, arguments.gpus, arguments.pictures, prices)
