@@ -83,6 +83,19 @@ def test_the_launcher_installs_the_lock_and_our_wheel(launcher: dict[str, Any]) 
         assert source.startswith(("~", "dist")) or (CLUSTER.parent / source).exists()
 
 
+def test_the_launchers_head_names_every_file_that_its_commands_take_for_granted(
+    launcher: dict[str, Any],
+) -> None:
+    text = (CLUSTER / "launcher.yaml").read_text()
+    before = text[: text.index("cluster_name:")]
+    commands = " ".join([*launcher["setup_commands"], *launcher["worker_start_ray_commands"]])
+    made = ("~/nfbmr/venv", *launcher["file_mounts"])
+    for path in re.findall(r"~/[\w./-]+", commands):
+        assert path.startswith(made) or path in before, f"nobody says who makes {path}"
+    assert "~/nfbmr/environment" in before
+    assert "MLFLOW_TRACKING_URI" in before
+
+
 def test_the_runtime_environment_is_one_that_ray_takes() -> None:
     values = yaml.safe_load((CLUSTER / "runtime-env.yaml").read_text())
     environment = RuntimeEnv(**values)

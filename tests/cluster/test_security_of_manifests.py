@@ -1,6 +1,9 @@
 """What the manifests promise about who may reach what, and as whom pods run."""
 
+import os
 import re
+import subprocess
+from pathlib import Path
 
 from tests.cluster.manifests import (
     CLUSTER,
@@ -49,6 +52,47 @@ def test_the_readme_says_how_every_secret_is_made() -> None:
         made = re.findall(rf"create secret generic {name}\b(?:.*\\\n)*.*", README)
         assert made, f"README.md does not make the secret {name}"
         assert key in made[0], f"README.md does not give {name} its {key}"
+
+
+STUB = """#!/bin/sh
+echo "$@" >> "$SEEN/words"
+for word in "$@"; do
+    case "$word" in --from-file=*)
+        file="${word#--from-file=}"
+        test "$(stat -c %a "$file" "$(dirname "$file")")" = "$(printf '600\\n700')" || exit 1
+        cp "$file" "$SEEN/" ;;
+    esac
+done
+"""
+
+
+def test_the_readmes_way_to_make_secrets_shows_them_to_nobody(tmp_path: Path) -> None:
+    """The block of the README is run, with a kubectl that notes what it is given."""
+    start = README.index("kubectl apply -f cluster/kubernetes/namespace.yaml")
+    block = README[start : README.index("```", start)]
+    (tmp_path / "kubectl").write_text(STUB)
+    (tmp_path / "kubectl").chmod(0o700)
+    seen, scratch = tmp_path / "seen", tmp_path / "scratch"
+    seen.mkdir()
+    scratch.mkdir()
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SEEN": str(seen),
+        "TMPDIR": str(scratch),
+        "STORE_KEY": "planted-key",
+        "STORE_SECRET": "planted-secret",
+    }
+    subprocess.run(["bash", "-ec", block], check=True, env=environment, timeout=60)
+    assert not list(scratch.iterdir()), "what was written is removed"
+    words = (seen / "words").read_text()
+    made = {path.name: path.read_text() for path in seen.iterdir() if path.name != "words"}
+    assert {key for _, key in secrets_referred_to() if key} <= set(made)
+    assert made["AWS_SECRET_ACCESS_KEY"] == "planted-secret"
+    for name, text in made.items():
+        assert name == "basic_auth.ini" or text == text.strip(), f"{name} ends with a line's end"
+        assert text in ("admin", "night") or text not in words, f"{name} is on a command line"
+    assert len({made["password"], made["admin-password"], made["MLFLOW_TRACKING_PASSWORD"]}) == 3
+    assert "--from-literal" not in README
 
 
 def test_ray_asks_for_its_token_and_submitters_have_it() -> None:
