@@ -7,6 +7,7 @@ import secrets
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -31,27 +32,33 @@ CLUSTER = Path(__file__).parents[2] / "cluster"
 ADMIN, PASSWORD = "admin", secrets.token_hex(12)
 
 
-def arguments_of_the_manifest(port: int, bucket: str) -> list[str]:
-    """The server's arguments, with loopback's name and a test's bucket instead of the cluster's."""
-    own = {
-        "--host": None,
-        "--port": None,
-        "--workers": None,
-        "--allowed-hosts": f"127.0.0.1:{port}",
-        "--default-artifact-root": f"{bucket}/mlflow",
-    }
+def container_of_the_manifest() -> dict[str, Any]:
+    """The server as the cluster starts it."""
     for each in yaml.safe_load_all((CLUSTER / "kubernetes" / "mlflow.yaml").read_text()):
         if each["kind"] == "Deployment":
             (container,) = each["spec"]["template"]["spec"]["containers"]
-            given = dict(text.partition("=")[::2] for text in container["args"])
-            assert own.keys() < given.keys()
-            kept = {name: own.get(name, value) for name, value in given.items()}
-            return [
-                f"{name}={value}" if value else name
-                for name, value in kept.items()
-                if value is not None
-            ]
+            return dict(container)
     raise AssertionError("no deployment of MLflow")
+
+
+def arguments_of_the_manifest(port: int, bucket: str) -> list[str]:
+    """The server's arguments, with loopback's name and a test's bucket instead of the cluster's.
+
+    As many workers as there: they share two new databases from the first moment on.
+    """
+    own = {
+        "--host": None,
+        "--port": None,
+        "--allowed-hosts": f"127.0.0.1:{port}",
+        "--default-artifact-root": f"{bucket}/mlflow",
+    }
+    given = dict(text.partition("=")[::2] for text in container_of_the_manifest()["args"])
+    assert own.keys() < given.keys()
+    assert int(given["--workers"]) > 1
+    kept = {name: own.get(name, value) for name, value in given.items()}
+    return [
+        f"{name}={value}" if value else name for name, value in kept.items() if value is not None
+    ]
 
 
 @pytest.fixture
@@ -65,7 +72,8 @@ def server(
     """Its clients have the store's credentials, as the jobs have; it has none."""
     users = create_database(postgres, f"users_{uuid.uuid4().hex}")
     (tmp_path / "basic_auth.ini").write_text(settings_of_the_readme(users))
-    environment = {
+    of_the_manifest = container_of_the_manifest()["env"]
+    environment = {each["name"]: each["value"] for each in of_the_manifest if "value" in each} | {
         "MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "basic_auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
         "MLFLOW_AUTH_ADMIN_USERNAME": ADMIN,

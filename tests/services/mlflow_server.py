@@ -57,6 +57,8 @@ def running_mlflow(
             # Not on the command line, where everyone on the machine can read it.
             "MLFLOW_BACKEND_STORE_URI": database,
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            # Eight more processes, for jobs that nobody here runs.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
         process = Process([*command, *options, *further], folder / "log", own | dict(environment))
         stack.callback(process.end)
