@@ -50,6 +50,11 @@ def without_logins(text: str) -> str:
     return _SECRET.sub(r"\1***", _PAIR.sub(r"\1***", text))
 
 
+def drop_logins(text: str) -> str:
+    """The text with the login of every address left out, so that the addresses stay usable."""
+    return _LOGIN.sub("", text)
+
+
 class NfbmrError(Exception):
     """Base of all errors that a user can cause and mend.
 

@@ -281,11 +281,14 @@ def _register(arguments: argparse.Namespace) -> int:
             data = storage.read(storage.join(arguments.folder, name))
             (folder / name).write_bytes(data or b"")
         fit = FinishedFit.load(folder, arguments.folder)
-        model, decision = register_finished(fit, registry_of(arguments), arguments.patience)
+        registry = registry_of(arguments)
+        model, decision = register_finished(fit, registry, arguments.patience)
     verdict = "champion" if decision.promote else "challenger"
-    values = {"version": model.as_dict(), "verdict": verdict, "decision": decision.as_dict()}
+    place = registry.argument
+    values = {"registry": place, "version": model.as_dict(), "verdict": verdict}
     text = f"Version {model.version} of {model.category!r} is {verdict}: {decision.reason}"
-    _print(arguments, values, f"{text}\n{arguments.folder} is not needed any more.")
+    text += f"\nIt is registered in {place}: {arguments.folder} is not needed any more."
+    _print(arguments, values | {"decision": decision.as_dict()}, text)
     return 0
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from nfbmr.errors import ConfigError, RegistryUnavailableError
+from nfbmr.errors import ConfigError, RegistryUnavailableError, drop_logins
 from nfbmr.registry.failures import registry_errors
 from nfbmr.registry.names import EXPERIMENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_SQLITE = "sqlite:///"
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _FORGOTTEN_AFTER_S = 300.0
@@ -47,7 +48,7 @@ def embedded_uri(work_dir: str) -> str:
             f"--work-dir {work_dir} cannot hold the embedded registry, which is a local file: give "
             "--registry http://… or sqlite:///…, or set MLFLOW_TRACKING_URI."
         )
-    return f"sqlite:///{Path(work_dir).expanduser().absolute()}/mlflow.db"
+    return f"{_SQLITE}{Path(work_dir).expanduser().absolute()}/mlflow.db"
 
 
 class Connection:
@@ -66,6 +67,17 @@ class Connection:
         self._last_failed = 0.0
 
     @property
+    def argument(self) -> str:
+        """What to give as ``--registry`` to reach the same registry from another folder.
+
+        Without a login: that comes from the environment.
+        """
+        path = self.uri.removeprefix(_SQLITE)
+        if path != self.uri:
+            return f"{_SQLITE}{Path(path).absolute()}"
+        return drop_logins(self.uri)
+
+    @property
     def client(self) -> MlflowClient:
         """The MLflow client, connected on first use."""
         with self._connecting:
@@ -81,8 +93,8 @@ class Connection:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
         # Standard output is for results: --json must stay JSON.
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if self.uri.startswith(_SQLITE):
+            Path(self.uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         # MLflow announces on standard error that it makes its tables.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         from mlflow import MlflowClient
@@ -128,8 +140,8 @@ class Connection:
         if experiment is not None:
             return str(experiment.experiment_id)
         location = None
-        if self.uri.startswith("sqlite:///"):
-            database = Path(self.uri.removeprefix("sqlite:///")).absolute()
+        if self.uri.startswith(_SQLITE):
+            database = Path(self.uri.removeprefix(_SQLITE)).absolute()
             location = str(database.parent / "artifacts")
         return self._create_experiment(location)
 

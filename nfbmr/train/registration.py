@@ -46,7 +46,8 @@ def register(
             kept = keep(fit, keep_in)
             raise type(error)(
                 f"{error} The finished detector of {fit.category!r} is kept in {kept}. Once the "
-                f"registry is back, register it with: nfbmr models register {shlex.quote(kept)}"
+                f"registry is back, register it with: nfbmr models register {shlex.quote(kept)} "
+                f"--registry {shlex.quote(registry.argument)}"
             ) from None
         # An earlier attempt may have kept it. That it stays where a store fails harms nobody.
         with suppress(*STORE_FAULTS, StoreError):

@@ -1,5 +1,6 @@
 """What goes wrong is a sentence without credentials; what may go well later is tried again."""
 
+import json
 import shlex
 import time
 from contextlib import suppress
@@ -68,10 +69,20 @@ def test_what_the_registry_refuses_is_not_tried_again() -> None:
     assert len(calls) == 1
 
 
+def printed_command(error: RegistryError) -> list[str]:
+    """The arguments of ``nfbmr`` that a message ends with."""
+    name, *arguments = shlex.split(str(error).partition("register it with: ")[2])
+    assert (name, *arguments[:2]) == ("nfbmr", "models", "register")
+    return arguments
+
+
 def test_a_detector_that_cannot_be_registered_is_kept_and_registered_later(
-    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    registry: Registry,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The whole way: the message's own command registers, judges and promotes it."""
+    """The whole way: the message's own command registers, judges and promotes it, anywhere."""
     fit = finished_fit(tmp_path / "worker files")
     config = load_config(None, ["run.registry_patience_s=0.1"])
     task = CategoryTask("bottle", config, "", "", {}, [], [], [])
@@ -79,22 +90,35 @@ def test_a_detector_that_cannot_be_registered_is_kept_and_registered_later(
     with pytest.raises(RegistryUnavailableError) as caught:
         register(fitted, task, Registry(NOBODY), str(tmp_path / "kept here"))
     assert "hunter2" not in str(caught.value)
-    command = shlex.split(str(caught.value).partition("register it with: ")[2])
-    assert command[:3] == ["nfbmr", "models", "register"]
-    assert cli.main([*command[1:], "--registry", registry.uri]) == 0
-    assert "Version 1 of 'bottle' is champion: there was no champion" in capsys.readouterr().out
+    command = printed_command(caught.value)
+    assert command[-2:] == ["--registry", "http://127.0.0.1:9"], "a login would be in the log"
+    database = Path(registry.uri.removeprefix("sqlite:///"))
+    database.rename(tmp_path / "elsewhere.db")
+    database.mkdir()  # No file that could be opened: the registry is gone.
+    with pytest.raises(RegistryUnavailableError) as caught:
+        register(fitted, task, registry, str(tmp_path / "kept here"))
+    database.rmdir()
+    (tmp_path / "elsewhere.db").rename(database)
+    command = printed_command(caught.value)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path / "worker files")
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert "Version 1 of 'bottle' is champion: there was no champion" in said
+    assert f"It is registered in {registry.uri}: {tmp_path / 'kept here'}" in said
     version = registry.resolve("bottle", CHAMPION)
     assert version.tags["nfbmr.pictures_fitted"] == "160"
     decision = registry.decision(version)
     assert decision is not None
     assert decision["promote"] is True
-    assert cli.main([*command[1:], "--registry", registry.uri]) == 0
+    assert cli.main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["registry"] == registry.uri
     assert [v.version for v in registry.list_versions()] == ["1"]
     # The same campaign, gone on with, finds it registered and needs no copy any more.
-    assert Path(command[3]).exists()
+    assert Path(command[2]).exists()
     version, _ = register(fitted, task, registry, str(tmp_path / "kept here"))
     assert version.version == "1"
-    assert not Path(command[3]).exists()
+    assert not Path(command[2]).exists()
 
 
 def test_a_folder_that_is_no_finished_fit_is_refused(

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -152,8 +153,9 @@ def test_a_detector_kept_while_the_server_was_gone_is_registered_later(
     fitted = Fitted("bottle", Checkpoint.from_directory(fit.folder), fit.report)
     with pytest.raises(RegistryError, match="is kept in") as caught:
         register(fitted, task, Registry(uri), str(tmp_path / "unregistered"))
-    command = str(caught.value).partition("register it with: nfbmr ")[2].split()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    command = shlex.split(str(caught.value).partition("register it with: nfbmr ")[2])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
     with running_mlflow(database, str(tmp_path / "artifacts"), {}, port):
         assert cli.main(command) == 0
         assert "is champion" in capsys.readouterr().out
