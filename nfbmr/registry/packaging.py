@@ -56,8 +56,18 @@ def write_model_files(folder: Path, run_id: str) -> None:
 
 
 def _requirements() -> str:
-    pinned = [f"{name}=={metadata.version(name)}" for name in _PACKAGES]
+    pinned = [pin(name, metadata.version(name)) for name in _PACKAGES]
     return "\n".join([f"# Beside nfbmr {__version__} itself, which is in no index.", *pinned, ""])
+
+
+def pin(name: str, version: str) -> str:
+    """A line of ``requirements.txt``, without what names a local build: no public index has one.
+
+    Args:
+        name: of the package.
+        version: that is installed, as in ``2.11.0+cpu``.
+    """
+    return f"{name}=={version.partition('+')[0]}"
 
 
 def signature() -> ModelSignature:
