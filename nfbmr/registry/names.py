@@ -24,6 +24,15 @@ KEY_TAG = "nfbmr.key"
 LEDGER_TAG = "nfbmr.promotions_run"
 """On a registered model: the run whose parameters are the ledger of its promotions."""
 
+NOTE_TAG = "mlflow.note.content"
+"""What MLflow's pages show as a run's description."""
+
+LEDGER_NOTE = (
+    "The parameters of this run are the promotions of a registered model in order: who is champion "
+    "is read from here. Please do not delete it."
+)
+"""The description of the run that keeps promotions."""
+
 _PREFIX = "nfbmr-"
 _REFUSED = "/:'\"`"
 _LONGEST_CATEGORY = 200

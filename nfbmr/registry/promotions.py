@@ -23,12 +23,20 @@ import os
 import socket
 import time
 import uuid
+import warnings
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nfbmr import plain_values
 from nfbmr.errors import RegistryError
-from nfbmr.registry.names import CHALLENGER, CHAMPION, LEDGER_TAG, PREVIOUS
+from nfbmr.registry.names import (
+    CHALLENGER,
+    CHAMPION,
+    LEDGER_NOTE,
+    LEDGER_TAG,
+    NOTE_TAG,
+    PREVIOUS,
+)
 from nfbmr.registry.paging import pages
 
 if TYPE_CHECKING:
@@ -141,8 +149,47 @@ class Ledger:
             ) from None
 
     def _params(self) -> dict[str, str]:
-        params: dict[str, str] = self._client.get_run(self._run_id).data.params
-        return params
+        return dict(self._run().data.params)
+
+    def _run(self) -> Any:
+        """MLflow's run, also one that was deleted and can be restored.
+
+        Raises:
+            RegistryError: it was removed for good.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_run(self._run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise RegistryError(
+                f"MLflow's run {self._run_id}, which kept the promotions of {self.name}, was "
+                f"removed for good. Restore it from a backup, or delete the tag {LEDGER_TAG} of "
+                f"the registered model {self.name}: its promotions then begin anew."
+            ) from None
+
+    def _log(self, key: str, value: str) -> None:
+        """Write a parameter; of a run that somebody deleted, after it was restored."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.log_param(self._run_id, key, value)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE" or not self._is_deleted():
+                raise
+            warnings.warn(
+                f"MLflow's run {self._run_id}, which keeps the promotions of {self.name}, had been "
+                "deleted: it is restored. Leave it where it is.",
+                stacklevel=2,
+            )
+            self._client.restore_run(self._run_id)
+            self._client.set_tag(self._run_id, NOTE_TAG, LEDGER_NOTE)
+            self._client.log_param(self._run_id, key, value)
+
+    def _is_deleted(self) -> bool:
+        return str(self._run().info.lifecycle_stage) == "deleted"
 
     def append(self, after: int, promotion: Promotion) -> bool:
         """Write the entry that follows the first ``after`` ones.
@@ -153,7 +200,7 @@ class Ledger:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.log_param(self._run_id, _key(after), promotion.to_json())
+            self._log(_key(after), promotion.to_json())
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
@@ -194,7 +241,7 @@ class Ledger:
             if len(newer) == len(entries):
                 break
             entries = newer
-        self._client.log_param(self._run_id, _mark(len(entries) - 1), "yes")
+        self._log(_mark(len(entries) - 1), "yes")
         if last.champion is not None and self._aliases().get(CHALLENGER) == last.champion:
             self._point(CHALLENGER, None)
             self.challenge()  # A version that was registered meanwhile may have lost its alias.

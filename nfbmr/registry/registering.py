@@ -18,7 +18,14 @@ from nfbmr import storage
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE
 from nfbmr.model_version import MetricPoint
 from nfbmr.registry.failures import without_password
-from nfbmr.registry.names import DETECTOR_FOLDER, HASH_TAG, LEDGER_TAG, model_name
+from nfbmr.registry.names import (
+    DETECTOR_FOLDER,
+    HASH_TAG,
+    LEDGER_NOTE,
+    LEDGER_TAG,
+    NOTE_TAG,
+    model_name,
+)
 from nfbmr.registry.packaging import write_model_files
 from nfbmr.registry.promotions import Ledger
 
@@ -141,7 +148,8 @@ def _ensure_model(client: MlflowClient, experiment_id: str, category: str) -> No
     name = model_name(category)
     if _ledger_run(client, name) is not None:
         return
-    ledger = client.create_run(experiment_id, run_name=f"{category} promotions")
+    note = {NOTE_TAG: LEDGER_NOTE}
+    ledger = client.create_run(experiment_id, run_name=f"{category} promotions", tags=note)
     client.set_terminated(ledger.info.run_id)
     try:
         client.create_registered_model(name, tags={LEDGER_TAG: ledger.info.run_id})

@@ -12,6 +12,7 @@ import pytest
 
 from nfbmr.errors import RegistryError
 from nfbmr.registry import BY_GATE, CHALLENGER, CHAMPION, PREVIOUS, ROLLBACK, Registry
+from nfbmr.registry.names import LEDGER_TAG, NOTE_TAG
 from nfbmr.registry.promotions import ADOPTED, SETTLING_S, Ledger, Promotion
 
 PROCESSES = 2
@@ -119,6 +120,35 @@ def test_models_made_without_a_ledger_get_one(registry: Registry, registered: Re
     registry.client.set_registered_model_alias("nfbmr-bottle", CHAMPION, "1")
     assert registry.promote("bottle", "2", {}, replacing="1")
     assert aliases(registry) == {CHAMPION: "2", PREVIOUS: "1"}
+
+
+def test_a_ledger_that_somebody_deleted_is_restored(
+    registry: Registry, registered: Registered
+) -> None:
+    """It looks like a run that nobody needs."""
+    registered(3)
+    registry.promote("bottle", "1", {})
+    run_id = registry.client.get_registered_model("nfbmr-bottle").tags[LEDGER_TAG]
+    note = registry.client.get_run(run_id).data.tags[NOTE_TAG]
+    assert "do not delete" in note
+    registry.client.delete_run(run_id)
+    with pytest.warns(UserWarning, match=f"run {run_id}.*had been deleted: it is restored"):
+        assert registry.promote("bottle", "2", {}, replacing="1")
+    assert registry.client.get_run(run_id).info.lifecycle_stage == "active"
+    assert aliases(registry) == {CHAMPION: "2", PREVIOUS: "1", CHALLENGER: "3"}
+    assert [p.champion for p in registry.promotions("bottle")] == ["1", "2"]
+    assert registry.promote("bottle", "3", {}, replacing="2"), "without a warning now"
+
+
+def test_a_ledger_that_is_gone_for_good_is_named(
+    registry: Registry, registered: Registered
+) -> None:
+    registered(1)
+    registry.client.set_registered_model_tag("nfbmr-bottle", LEDGER_TAG, "0" * 32)
+    with pytest.raises(RegistryError, match=f"was removed for good.*delete the tag {LEDGER_TAG}"):
+        registry.promote("bottle", "1", {})
+    registry.client.delete_registered_model_tag("nfbmr-bottle", LEDGER_TAG)
+    assert registry.promote("bottle", "1", {}, replacing=None)
 
 
 OVERLAPPING_NIGHT = textwrap.dedent(
