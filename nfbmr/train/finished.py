@@ -19,6 +19,10 @@ from nfbmr.train.evidence import EVIDENCE_FILE, Evidence
 
 _FILES = (JSON_FILE, TENSORS_FILE, REPORT_FILE, EVIDENCE_FILE)
 SYNTHETIC_TAG = "nfbmr.synthetic_auroc"
+DATA_TAG = "nfbmr.data_fingerprint"
+SETTINGS_TAG = "nfbmr.settings_fingerprint"
+FINGERPRINT_TAGS = (DATA_TAG, SETTINGS_TAG)
+"""Two versions that have both in common are the same fit over again."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ def decide(
     requested_rate: float,
     opponent: Opponent | None,
     settings: GateSettings,
+    taken_back: str | None = None,
 ) -> Decision:
     """Judge a challenger, against the champion where there is one.
 
@@ -85,12 +86,15 @@ def decide(
         requested_rate: false-alarm rate that its threshold stands for.
         opponent: the champion, or None.
         settings: what is asked.
+        taken_back: the version that somebody rolled back last, where the challenger was fitted on
+            the same pictures with the same settings.
     """
     numbers = measure(challenger, requested_rate, opponent, settings)
     basis = WITHOUT_LABELS if numbers["labelled_auroc"] is None else BY_LABELS
     checks = [_floor(numbers, basis, settings)]
     if basis == WITHOUT_LABELS:
         checks.append(_false_alarms(numbers, settings))
+    checks.append(_not_taken_back(taken_back))
     if opponent is not None:
         checks.append(_not_older(fitted_at, opponent))
         checks.append(_not_worse(numbers, basis, settings))
@@ -123,6 +127,16 @@ def _auroc_of(basis: str) -> tuple[str, str]:
     if basis == BY_LABELS:
         return "labelled_auroc", "labelled pictures"
     return "synthetic_auroc", "synthetic defects"
+
+
+def _not_taken_back(version: str | None) -> Check | None:
+    if version is None:
+        return None
+    text = (
+        f"fitted on the same pictures with the same settings as version {version}, which was "
+        "rolled back; `nfbmr models promote` decides otherwise"
+    )
+    return Check("not_taken_back", False, text)
 
 
 def _not_older(fitted_at: str, opponent: Opponent) -> Check | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from nfbmr import storage
 from nfbmr.errors import STORE_FAULTS, RegistryError, RegistryUnavailableError, StoreError
 from nfbmr.model_version import ModelVersion
-from nfbmr.registry import BY_GATE, Registry, detector_hash
+from nfbmr.registry import BY_GATE, ROLLBACK, Registry, detector_hash
 from nfbmr.train.category_task import CategoryTask, FitReport
-from nfbmr.train.finished import FinishedFit
+from nfbmr.train.finished import FINGERPRINT_TAGS, FinishedFit
 from nfbmr.train.gate import Decision, decide
 from nfbmr.train.opponent import opponent_of
 from nfbmr.train.ray_fit import Fitted
@@ -96,7 +96,14 @@ def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decis
     for _ in range(_ATTEMPTS):
         champion = registry.champion(fit.category)
         opponent = opponent_of(champion, fit.evidence, registry) if champion else None
-        decision = decide(fit.evidence, fit.fitted_at, fit.false_alarm_rate, opponent, fit.gate)
+        decision = decide(
+            fit.evidence,
+            fit.fitted_at,
+            fit.false_alarm_rate,
+            opponent,
+            fit.gate,
+            _taken_back(fit, registry),
+        )
         registry.note_decision(version, decision.as_dict(), decision.tags())
         if not decision.promote:
             registry.challenge(fit.category)
@@ -114,6 +121,19 @@ def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decis
         f"The champion of {fit.category!r} changed {_ATTEMPTS} times while version "
         f"{version.version} was judged against it."
     )
+
+
+def _taken_back(fit: FinishedFit, registry: Registry) -> str | None:
+    """The version that the last promotion rolled back, where a fit is that one over again."""
+    promotions = registry.promotions(fit.category)
+    if not promotions or promotions[-1].kind != ROLLBACK or promotions[-1].replaces is None:
+        return None
+    version = registry.find(fit.category, promotions[-1].replaces)
+    if version is None:
+        return None
+    own = fit.tags()
+    is_same = all(own.get(tag) and own[tag] == version.tags.get(tag) for tag in FINGERPRINT_TAGS)
+    return version.version if is_same else None
 
 
 def keep(fit: FinishedFit, keep_in: str) -> str:

@@ -42,7 +42,12 @@ def make_detector(category: str = "bottle", **lineage: object) -> Detector:
 
 
 def finished_fit(
-    folder: Path, category: str = "bottle", *, night: int = 1, separation: float = 3.0
+    folder: Path,
+    category: str = "bottle",
+    *,
+    night: int = 1,
+    separation: float = 3.0,
+    pictures: int | None = None,
 ) -> FinishedFit:
     """Write a finished fit into a folder.
 
@@ -51,11 +56,12 @@ def finished_fit(
         category: the product type.
         night: of November; later nights are later fits.
         separation: how far synthetic defects score above normals.
+        pictures: stands for those of one night; by default every night has others.
     """
     detector = make_detector(
         category,
         fitted_at=f"2026-11-{night:02d}T02:00:00Z",
-        data_fingerprint=f"{night:064x}",
+        data_fingerprint=f"{night if pictures is None else pictures:064x}",
         settings_fingerprint="5" * 32,
         pictures_fitted=160,
         pictures_held_out=NORMALS,

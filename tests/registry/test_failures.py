@@ -147,6 +147,31 @@ def test_a_second_night_is_judged_against_the_first(registry: Registry, tmp_path
     assert len({first.version, same.version, worse.version, older.version}) == 4
 
 
+def test_a_rollback_lasts_until_the_pictures_change_or_a_person_decides(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """The next night fits the same again: it must not undo what a person did."""
+
+    def night(number: int, pictures: int) -> tuple[str, bool, str]:
+        fit = finished_fit(tmp_path / str(number), night=number, pictures=pictures)
+        version, decision = register_finished(fit, registry, 0)
+        return version.version, decision.promote, decision.reason
+
+    assert night(1, pictures=1)[:2] == ("1", True)
+    assert night(2, pictures=2)[:2] == ("2", True)
+    registry.rollback("bottle")
+    version, promoted, reason = night(3, pictures=2)
+    assert (version, promoted) == ("3", False)
+    assert "with the same settings as version 2, which was rolled back" in reason
+    assert "nfbmr models promote" in reason
+    assert night(4, pictures=2)[:2] == ("4", False)
+    assert registry.resolve("bottle", CHAMPION).version == "1"
+    assert night(5, pictures=3)[:2] == ("5", True)
+    registry.rollback("bottle")
+    registry.promote("bottle", "5", {})
+    assert night(6, pictures=3)[:2] == ("6", True)
+
+
 class CutError(MlflowException):
     """The connection, gone, as MLflow's client says it."""
 
