@@ -234,9 +234,7 @@ def outcome_of_failure(task: CategoryTask, error: Exception) -> Failed:
         cause, what = Cause.PROGRAM, "failed"
     else:
         cause, what = Cause.LOST, "was lost"
-    return Failed(
-        task.category,
-        f"The worker of category {task.category!r} {what}, {times} times in all: {reason}. The "
-        "fit's last state stays: the same command goes on from there.",
-        cause,
-    )
+    text = f"The worker of category {task.category!r} {what}, {times} times in all: {reason}."
+    if cause is not Cause.PROGRAM:  # After which the night has nothing to go on with.
+        text += " The fit's last state stays: the same command goes on from there."
+    return Failed(task.category, text, cause)

@@ -45,6 +45,8 @@ def test_what_the_failures_of_workers_mean(
     outcome = outcome_of_failure(task, error)
     assert (outcome.category, outcome.cause) == ("bottle", cause)
     assert f"'bottle' {says}" in outcome.error
+    # A defect of the program closes the night, and with it goes the state.
+    assert ("goes on from there" in outcome.error) is (cause is not Cause.PROGRAM)
 
 
 def test_a_run_without_a_failed_worker_is_lost(task: CategoryTask) -> None:
