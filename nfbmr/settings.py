@@ -81,6 +81,9 @@ class NightSettings:
         cache_gib: size of the feature cache beyond which what was not used for longest is removed;
             0 for no limit. What the campaign itself needs is never removed.
         worst_listed: so many training pictures that fit worst are listed per category.
+        resume_hours: so long after its start an unfinished night is gone on with by the same
+            command. After that the command begins a new one, in which finished categories are
+            fitted again, and unfinished fits go on from their last state.
     """
 
     pictures_per_worker: int = 10_000
@@ -89,12 +92,19 @@ class NightSettings:
     checkpoint_interval_s: float = 60.0
     cache_gib: float = 100.0
     worst_listed: int = 10
+    resume_hours: float = 20.0
 
     def __post_init__(self) -> None:
         for name in ("pictures_per_worker", "workers_max"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"night.{name} = {getattr(self, name)}: must be at least 1.")
-        for name in ("retries", "checkpoint_interval_s", "cache_gib", "worst_listed"):
+        for name in (
+            "retries",
+            "checkpoint_interval_s",
+            "cache_gib",
+            "worst_listed",
+            "resume_hours",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"night.{name} = {getattr(self, name):g}: must not be negative.")
 

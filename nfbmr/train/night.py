@@ -2,7 +2,8 @@
 
 A night is one run of one command: the same data root, layout, categories, registry and settings.
 Its folder is there from the command's start until it has nothing left to do; while it is there,
-the same command goes on with that night, and afterwards it begins a new one.
+the same command goes on with that night, and afterwards, or when the night has lasted for too long,
+it begins a new one.
 
 ``<root>/<night>/night.json``               when it began and was last gone on with, and which
                                             categories it did not reach
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -64,10 +66,7 @@ class Night:
 
     def fit_name(self, category: str, fingerprint: str) -> str:
         """``<fit>``: one category's files of this night."""
-        if len(category.encode(*_ENCODING)) > _LONGEST_NAME_BYTES:  # Files have names of 255.
-            digest = hashlib.blake2b(category.encode(*_ENCODING), digest_size=8).hexdigest()
-            category = f"{category[:16]}~{digest}"
-        return f"{category}.{fingerprint[:16]}"
+        return f"{_file_name(category)}.{fingerprint[:16]}"
 
     def states(self, fit: str) -> str:
         """Folder for the states of an unfinished fit."""
@@ -76,6 +75,17 @@ class Night:
     def result(self, fit: str) -> dict[str, Any] | None:
         """The row of a finished category; None where it is not finished."""
         return self._read(fit + _RESULT)
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """The rows of all categories that are finished, by ``<fit>``."""
+        names = [n for n in storage.list_names(self.folder) if n.endswith(_RESULT)]
+        rows = {name.removesuffix(_RESULT): self._read(name) for name in names}
+        return {fit: row for fit, row in rows.items() if row is not None}
+
+    def forget_results(self) -> None:
+        """No category is finished any more."""
+        names = [n for n in storage.list_names(self.folder) if n.endswith(_RESULT)]
+        storage.remove_files(self.folder, names)
 
     def note_result(self, fit: str, row: dict[str, Any]) -> None:
         """Remember that a category is finished, and drop what only unfinished ones need."""
@@ -114,12 +124,17 @@ class Night:
             fits: names of the fits that the command has now, by category.
             spared: further categories whose fits stay, whatever they are.
         """
+        kept, whole = set(fits.values()), {_file_name(category) for category in spared}
+
+        def is_gone(fit: str) -> bool:
+            return fit not in kept and fit.rpartition(".")[0] not in whole
+
         for name in storage.list_folders(self.folder):
-            if name != _RUNS and _is_gone(name, fits, spared):
+            if name != _RUNS and is_gone(name):
                 storage.remove_tree(self.states(name))
         for name in storage.list_names(self.folder):
             fit = name.removesuffix(_RESULT).removesuffix(_FITTED)
-            if fit == name or not _is_gone(fit, fits, spared):
+            if fit == name or not is_gone(fit):
                 continue
             fitted = self._read(name) if name.endswith(_FITTED) else None
             if fitted is not None and "run" in fitted:
@@ -150,12 +165,15 @@ class Night:
         )
 
 
-def _is_gone(fit: str, fits: Mapping[str, str], spared: Collection[str]) -> bool:
-    category = fit.rpartition(".")[0]
-    return category not in spared and fits.get(category) != fit
+def _file_name(category: str) -> str:
+    """The category in names of files, of which a file system takes 255 bytes."""
+    if len(category.encode(*_ENCODING)) <= _LONGEST_NAME_BYTES:
+        return category
+    digest = hashlib.blake2b(category.encode(*_ENCODING), digest_size=8).hexdigest()
+    return f"{category[:16]}~{digest}"
 
 
-def open_night(root: str, key: str, progress: Progress) -> Night:
+def open_night(root: str, key: str, progress: Progress, resume_hours: float = math.inf) -> Night:
     """Go on with a command's unfinished night, or begin a new one.
 
     Nights of other commands that nobody has gone on with for two weeks are removed.
@@ -164,13 +182,23 @@ def open_night(root: str, key: str, progress: Progress) -> Night:
         root: folder or ``s3://`` prefix of all nights.
         key: fingerprint of the command.
         progress: told of what is damaged.
+        resume_hours: a night that began longer ago is over: a new one begins, in which no category
+            is finished. Unfinished fits go on, and categories that had to wait come first.
     """
     now = time.time()
     _remove_forgotten(root, key, now)
     folder = storage.join(root, key)
     begun = _begun(storage.join(folder, _NIGHT))
     if begun is not None:
-        night = Night(folder, begun.started_at, begun.waited_for, is_resumed=True)
+        is_resumed = now - begun.started_at < 3600.0 * resume_hours
+        started_at = begun.started_at if is_resumed else now
+        night = Night(folder, started_at, begun.waited_for, is_resumed=is_resumed)
+        if not is_resumed:
+            progress.say(
+                f"The night before is over after night.resume_hours = {resume_hours:g}: a new one "
+                "begins, in which unfinished fits go on from their last state"
+            )
+            night.forget_results()  # First: cut short here, the same happens again.
         night.keep_waiting(begun.waited_for)
         return night
     if storage.read(storage.join(folder, _NIGHT)) is not None:

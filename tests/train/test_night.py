@@ -1,9 +1,12 @@
 """What a campaign remembers of itself, on disk and in an object store."""
 
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nfbmr import storage
 from nfbmr.progress import Progress
@@ -75,6 +78,51 @@ def test_what_is_left_of_fits_that_are_gone_is_removed(root: str) -> None:
     }
 
 
+@settings(deadline=None)
+@given(
+    category=st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1),
+    repeated=st.integers(1, 40),
+)
+def test_what_is_left_is_told_apart_by_any_name(category: str, repeated: int) -> None:
+    """A long name's files have a shortened one: its fits were taken for gone."""
+    category *= repeated
+    with tempfile.TemporaryDirectory() as folder:
+        night = open_night(folder, "command", QUIET)
+        now, before = (night.fit_name(category[:150], digit * 16) for digit in "01")
+        for fit in (now, before):
+            night.note_result(fit, {"version": "7"})
+        night.forget_others({}, {category[:150]})
+        assert set(night.results()) == {now, before}, "spared"
+        night.forget_others({category[:150]: now}, set())
+        assert set(night.results()) == {now}
+
+
+def test_a_night_is_over_some_time_after_it_began(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A category that fails every night must not show last month's rows of all others."""
+    night = open_night(root, "command", QUIET, 20)
+    done, unfinished, fitted = (night.fit_name(name, "0" * 16) for name in "abc")
+    night.note_result(done, {"version": "7"})
+    storage.write_atomically(storage.join(night.states(unfinished), "fit.safetensors"), b"state")
+    night.note_fitted(fitted, "run-1", storage.join(night.runs, "run-1", "checkpoint"))
+    night.keep_waiting(frozenset({"cable"}))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 19.9 * 3600)
+    again = open_night(root, "command", QUIET, 20)
+    assert again.is_resumed
+    assert again.results() == {done: {"version": "7"}}
+    monkeypatch.setattr(time, "time", lambda: now + 20.1 * 3600)
+    new = open_night(root, "command", QUIET, 20)
+    assert not new.is_resumed
+    assert new.started_at == now + 20.1 * 3600
+    assert new.results() == {}
+    assert storage.list_names(new.states(unfinished)) == ["fit.safetensors"]
+    assert new.fitted(fitted) is not None
+    assert new.waited_for == {"cable"}
+    assert open_night(root, "command", QUIET, 20).is_resumed
+
+
 def test_categories_that_had_to_wait_are_remembered(root: str) -> None:
     open_night(root, "command", QUIET).keep_waiting(frozenset({"cable", "bottle"}))
     assert open_night(root, "command", QUIET).waited_for == {"bottle", "cable"}
@@ -98,10 +146,10 @@ def test_a_night_that_is_gone_on_with_every_day_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, now = str(tmp_path), time.time()
-    began = open_night(root, "long", QUIET).started_at
+    began = open_night(root, "long", QUIET, 20 * 24).started_at
     for day in range(1, 20):
         monkeypatch.setattr(time, "time", lambda day=day: now + day * 86400)
-        assert open_night(root, "long", QUIET).started_at == began
+        assert open_night(root, "long", QUIET, 20 * 24).started_at == began
     open_night(root, "another", QUIET)
     assert storage.list_folders(root) == ["another", "long"]
 
