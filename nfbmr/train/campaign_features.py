@@ -7,14 +7,14 @@ its time has finished something; and what breaks in the pass of one group fails 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nfbmr.config import Config
 from nfbmr.errors import STORE_FAULTS, StoreError, WorkerError
 from nfbmr.progress import Progress
 from nfbmr.train.cache_eviction import evict
-from nfbmr.train.campaign_result import FAILED, CategoryResult
+from nfbmr.train.campaign_result import FAILED, CategoryResult, not_reached
 from nfbmr.train.category_tasks import pictures_of
 from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.features import compute_features
@@ -22,7 +22,13 @@ from nfbmr.train.split import Split
 from nfbmr.train.store_silence import joined, settled
 
 GROUP_PICTURES = 20_000
-"""Of a group: minutes of a GPU, and many fits side by side."""
+"""Of a group that holds enough categories: minutes of a GPU."""
+
+FITS_PER_SLOT = 2
+"""Categories of a group for every place for a fit: where one ends, another one begins."""
+
+_PICTURES_AT_MOST = 10
+"""Times ``GROUP_PICTURES``, however many fits find room: a night's end must not come first."""
 
 _UNREADABLE_SAID = 200
 
@@ -37,6 +43,8 @@ class CampaignFeatures:
         progress: where it says what it does.
         needed: entries of the cache.
         backbone_key: of the backbone; empty before anything was computed.
+        may_start: whether another category may begin now.
+        not_reached: the row of one that may not.
     """
 
     config: Config
@@ -44,11 +52,15 @@ class CampaignFeatures:
     progress: Progress
     needed: set[str] = field(default_factory=set)
     backbone_key: str = ""
+    may_start: Callable[[], bool] = lambda: True
+    not_reached: Callable[[str], CategoryResult] = not_reached
 
     def compute(
         self, splits: Mapping[str, Split]
     ) -> tuple[FeatureIndex | None, list[CategoryResult]]:
         """The features of some categories; those whose pass broke twice are results already.
+
+        So are those, where a pass broke, whose turn did not come in time.
 
         Raises:
             ConfigError: the backbone's settings do not fit.
@@ -88,6 +100,9 @@ class CampaignFeatures:
         whole: FeatureIndex | None = None
         failures: list[CategoryResult] = []
         for name, split in splits.items():
+            if not self.may_start():
+                failures.append(self.not_reached(name))
+                continue
             index, failed = self.compute({name: split})
             failures += failed
             if index is not None:
@@ -129,21 +144,28 @@ class CampaignFeatures:
 
 
 def groups_of(
-    splits: Mapping[str, Split], first: frozenset[str], pictures: int | None = None
+    splits: Mapping[str, Split],
+    first: frozenset[str],
+    pictures: int | None = None,
+    categories: int = 1,
 ) -> Iterator[dict[str, Split]]:
-    """The categories in the order in which they are fitted, so many pictures at a time.
+    """The categories in the order in which they are fitted, so many at a time.
+
+    A group is full when it has both so many pictures and so many categories, or ten times so many
+    pictures. A larger category is a group by itself.
 
     Args:
         splits: of all categories.
         first: categories that come before the others; of the rest the largest come first.
-        pictures: of a group; a larger category is a group by itself. By default
-            ``GROUP_PICTURES``.
+        pictures: of a group. By default ``GROUP_PICTURES``.
+        categories: of a group.
     """
     limit = GROUP_PICTURES if pictures is None else pictures
     group: dict[str, Split] = {}
     count = 0
     for name in _in_order(splits, first):
-        if group and count + len(splits[name].pictures) > limit:
+        enough = limit if len(group) >= categories else _PICTURES_AT_MOST * limit
+        if group and count + len(splits[name].pictures) > enough:
             yield group
             group, count = {}, 0
         group[name] = splits[name]

@@ -25,18 +25,26 @@ def split_of(name: str, count: int) -> Split:
 @given(
     counts=st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(1, 30), min_size=1),
     limit=st.integers(1, 60),
+    wanted=st.integers(1, 20),
     data=st.data(),
 )
 def test_groups_hold_every_category_once_in_order(
-    counts: Mapping[str, int], limit: int, data: st.DataObject
+    counts: Mapping[str, int], limit: int, wanted: int, data: st.DataObject
 ) -> None:
+    """So many that all places for fits have work, unless there would be far too many pictures."""
     first = frozenset(data.draw(st.sets(st.sampled_from(sorted(counts)))))
     splits = {name: split_of(name, count) for name, count in counts.items()}
-    groups = list(groups_of(splits, first, limit))
+    groups = list(groups_of(splits, first, limit, wanted))
     order = [name for group in groups for name in group]
     assert order == sorted(counts, key=lambda name: (name not in first, -counts[name], name))
-    for group in groups:
-        assert len(group) == 1 or sum(counts[name] for name in group) <= limit
+    sizes = [sum(counts[name] for name in group) for group in groups]
+    for group, size in zip(groups, sizes, strict=True):
+        assert len(group) == 1 or size <= 10 * limit
+        assert len(group) <= wanted or size <= limit
+    for group, size, after in zip(groups, sizes, groups[1:], strict=False):
+        more = size + counts[next(iter(after))]
+        assert more > limit
+        assert len(group) >= wanted or more > 10 * limit
 
 
 def test_copies_with_synthetic_defects_are_made_for_the_gate_whatever_the_aggregate() -> None:
@@ -72,3 +80,20 @@ def test_a_pass_that_breaks_is_repeated_category_by_category(others: list[str]) 
     assert index.computed == 6 * len(others)
     assert features.needed == set(index.entries.values())
     assert Picture("/good/0.png", 1) in index.entries
+
+
+def test_category_by_category_the_time_is_asked_for() -> None:
+    """Those that were not begun wait for the same command."""
+    left = [True, True, False, False]
+    features = Breaking(
+        load_config(None, (), "small"),
+        "/nowhere",
+        Progress(quiet=True),
+        may_start=lambda: left.pop(0),
+    )
+    splits = {name: split_of(name, 5) for name in ("bad", "good", "late", "later")}
+    index, rows = features.compute(splits)
+    outcomes = {row.category: row.outcome for row in rows}
+    assert outcomes == {"bad": "failed", "late": "not started", "later": "not started"}
+    assert index is not None
+    assert {picture.uri.split("/")[1] for picture in index.entries} == {"good"}
