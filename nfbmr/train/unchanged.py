@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from nfbmr.config import Config
+from nfbmr.errors import RegistryError
 from nfbmr.model.backbone import create_backbone
+from nfbmr.model_version import ModelVersion
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.train.campaign_result import UNCHANGED, CategoryResult
@@ -45,8 +47,7 @@ def unchanged_categories(
     entries: dict[str, list[str]] = {}
     for name, split in splits.items():
         names = {p: entry_name(hashes[p.uri], p.variant) for p in _fetched(split, config, hashes)}
-        find = partial(registry.find, name)
-        champion = registry.patiently(find, config.run.registry_patience_s)
+        champion = _champion(name, registry, config, progress)
         if champion is None:
             continue
         is_same = (
@@ -68,6 +69,22 @@ def unchanged_categories(
             )
     progress.say(f"{len(rows)} of {len(splits)} categories have not changed")
     return rows, entries
+
+
+def _champion(
+    category: str, registry: Registry, config: Config, progress: Progress
+) -> ModelVersion | None:
+    """A category's champion; None where it has none, or cannot be looked up though others can.
+
+    Raises:
+        RegistryError: the whole registry is out of reach.
+    """
+    try:
+        return registry.patiently(partial(registry.find, category), config.run.registry_patience_s)
+    except RegistryError as error:
+        registry.prepare()  # Fails, too, where it is not this category's trouble alone.
+        progress.say(f"warning: {category} is taken for changed: {error}")
+        return None
 
 
 def _fetched(split: Split, config: Config, hashes: Mapping[str, str]) -> list[Picture]:
