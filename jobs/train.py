@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from nfbmr import storage
 from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
-from nfbmr.errors import FailureBudgetError
+from nfbmr.errors import STORE_FAULTS, FailureBudgetError, OutputError
 from nfbmr.output_place import check_place
 from nfbmr.progress import Progress, table
 from nfbmr.session import ray_session
 from nfbmr.train.campaign import CampaignOptions, CampaignPaths, run_campaign
-from nfbmr.train.campaign_result import FAILED, NOT_STARTED, CategoryResult
-from nfbmr.train.time_budget import parse_until
+from nfbmr.train.campaign_result import FAILED, NOT_STARTED, CampaignRows, CategoryResult
+from nfbmr.train.time_budget import OVER_HOURS, parse_until
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,9 +39,14 @@ def _parser() -> argparse.ArgumentParser:
         "--until",
         metavar="HH:MM",
         help="begin no category after this time; what runs is finished, and the same command goes "
-        "on with the rest. A date and time (2026-11-25T06:00) may be given instead",
+        f"on with the rest. A time that passed less than {OVER_HOURS} hours ago is over, else it "
+        "is the next one. A date and time (2026-11-25T06:00) may be given instead",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the final table as JSON, too")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the final table as JSON, too; an older file is removed at the start",
+    )
     add_config_arguments(parser)
     return parser
 
@@ -80,13 +85,31 @@ def summary_table(results: Sequence[CategoryResult]) -> str:
     return table(rows, header)
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        check_place(arguments.json, is_file=True)
+def _forget(uri: str) -> None:
+    """Remove an older table, which would pass for this run's where that ends without one.
+
+    Raises:
+        OutputError: nothing can be written there, or the older one cannot be removed.
+    """
+    check_place(uri, is_file=True)
+    folder, _, name = storage.absolute_uri(uri).rpartition("/")
+    try:
+        storage.remove_files(folder or "/", [name])
+    except STORE_FAULTS as error:
+        raise OutputError(
+            f"--json {uri} cannot be removed to make way for a new one: {type(error).__name__}: "
+            f"{error}. Check the rights to write there."
+        ) from error
+
+
+def _campaign(arguments: argparse.Namespace) -> CampaignRows:
     config = config_of(arguments)
-    until = parse_until(arguments.until, time.time()) if arguments.until else None
+    now = time.time()
+    until = parse_until(arguments.until, now) if arguments.until else None
+    if until is not None and until <= now:
+        print(f"--until {arguments.until} has passed: no category is begun.", flush=True)
     with ray_session(arguments.ray_address):
-        results = run_campaign(
+        return run_campaign(
             arguments.data,
             arguments.layout,
             arguments.categories,
@@ -96,10 +119,18 @@ def _run(arguments: argparse.Namespace) -> int:
             Progress(),
             CampaignOptions(only_changed=arguments.only_changed, until=until),
         )
-    print(summary_table(results))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        _forget(arguments.json)
+    results = _campaign(arguments)
+    print(summary_table(results), flush=True)
     if arguments.json:
         data = json.dumps([result.as_dict() for result in results], indent=1).encode()
         storage.write_atomically(storage.absolute_uri(arguments.json), data)
+    if results.error is not None:
+        raise results.error
     late = [result.category for result in results if result.outcome == NOT_STARTED]
     if late:
         print(f"{len(late)} of {len(results)} categories were not reached before --until.")

@@ -10,18 +10,19 @@ from nfbmr import storage
 from nfbmr.config import Config
 from nfbmr.data.layouts import discover
 from nfbmr.data.sample import Sample
-from nfbmr.errors import StoreError, WeightsError
+from nfbmr.errors import NfbmrError, OutputError, StoreError, WeightsError
 from nfbmr.model.backbone import create_backbone
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.store_faults import store_sentences
-from nfbmr.train.campaign_features import CampaignFeatures, groups_of
-from nfbmr.train.campaign_fits import fit_and_register
-from nfbmr.train.campaign_result import FAILED, NOT_STARTED, CategoryResult, not_reached
+from nfbmr.train.campaign_features import FITS_PER_SLOT, CampaignFeatures, groups_of
+from nfbmr.train.campaign_fits import fit_and_register, rows_not_reached, rows_of_tonight
+from nfbmr.train.campaign_result import FAILED, NOT_STARTED, CampaignRows, CategoryResult
 from nfbmr.train.campaign_state import Campaign, CampaignOptions, CampaignPaths
 from nfbmr.train.category_finish import fit_of
 from nfbmr.train.category_tasks import Preparation, make_tasks, split_categories
 from nfbmr.train.fingerprints import fingerprint
+from nfbmr.train.fit_capacity import slots_of
 from nfbmr.train.night import open_night, tolerated
 from nfbmr.train.night_lease import held
 from nfbmr.train.split import Split
@@ -39,7 +40,7 @@ def run_campaign(
     registry: Registry,
     progress: Progress,
     options: CampaignOptions | None = None,
-) -> list[CategoryResult]:
+) -> CampaignRows:
     """Fit and register one detector per category. Needs a Ray session.
 
     A campaign that was cut short goes on when it is run again with the same arguments: categories
@@ -56,7 +57,8 @@ def run_campaign(
         options: what it leaves out; nothing by default.
 
     Returns:
-        A row per category, in the order of their names; failed ones too.
+        A row per category, in the order of their names; failed ones too. They say themselves
+        whether something ended the campaign before it was through.
 
     Raises:
         NfbmrError: nothing could be done at all (no data, wrong settings, no registry).
@@ -70,16 +72,21 @@ def run_campaign(
     nights = storage.join(paths.checkpoints, "nights")
     with held(storage.join(nights, f"{key}.lease"), "The same command", progress) as lease:
         with store_sentences(f"Opening the night in {nights}"):
-            night = open_night(nights, key, progress)
+            night = open_night(nights, key, progress, config.night.resume_hours)
         campaign = Campaign(
             config, paths, registry, progress, options or CampaignOptions(), night, lease
         )
         splits, failed = split_categories(samples, config)
         results += failed + (_run(campaign, splits) if splits else [])
-        if not campaign.is_open and not lease.is_lost:
+        if lease.is_lost:
+            campaign.error = OutputError(
+                "Another process took this night over while this one stood still: it finishes what "
+                "is left. Look at its table, or run the same command again once it has ended."
+            )
+        elif not campaign.is_open:
             with tolerated(progress, "The night could not be closed"):
                 night.close()
-    return sorted(results, key=lambda result: result.category)
+    return CampaignRows(sorted(results, key=lambda row: row.category), campaign.error)
 
 
 def _discovered(
@@ -106,22 +113,29 @@ def _discovered(
 def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
     """Everything after the splits; leaves out what has not changed, where that is wanted."""
     results: list[CategoryResult] = []
-    features = CampaignFeatures(campaign.config, campaign.paths.features, campaign.progress)
+    features = CampaignFeatures(
+        campaign.config,
+        campaign.paths.features,
+        campaign.progress,
+        may_start=campaign.may_start,
+        not_reached=campaign.not_reached,
+    )
     if campaign.options.only_changed:
         unchanged, names = unchanged_categories(
             splits, campaign.config, campaign.registry, campaign.progress
         )
-        results += unchanged
+        results += rows_of_tonight(unchanged, campaign)
         splits = {n: s for n, s in splits.items() if n not in {r.category for r in unchanged}}
         features.needed.update(itertools.chain.from_iterable(names.values()))
         if names:  # Their features are in use, though none is computed.
             features.backbone_key = create_backbone(campaign.config.backbone).key()
-    lost: list[Exception] = []
-    groups = list(groups_of(splits, campaign.night.waited_for))
+    lost: list[NfbmrError] = []
+    at_once = FITS_PER_SLOT * slots_of(campaign.config.run, len(splits))
+    groups = list(groups_of(splits, campaign.night.waited_for, categories=at_once))
     for group in groups:
         if not campaign.may_start():
             campaign.is_open = True
-            results += [not_reached(name) for name in group]
+            results += rows_not_reached(group, campaign)
             continue
         try:
             with store_sentences("Training"):
@@ -131,7 +145,10 @@ def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
             lost.append(error)
             results += [CategoryResult(name, FAILED, decision=str(error)) for name in group]
     if lost and len(lost) == len(groups):
-        raise lost[0]  # It was nothing that only one group met.
+        campaign.error = lost[0]  # It was nothing that only one group met.
+        return results
+    if campaign.lease.is_lost:  # What is left is another process's.
+        return results
     features.bound_cache()
     with tolerated(campaign.progress, "What is left of earlier fits could not be removed"):
         campaign.night.forget_others(campaign.fits, splits.keys() - campaign.fits.keys())

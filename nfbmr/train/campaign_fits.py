@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
+import pyarrow.fs
 from ray.train import Checkpoint
 
 from nfbmr import storage
 from nfbmr.errors import STORE_FAULTS, StoreError
 from nfbmr.progress import Progress
 from nfbmr.train.background import Background
-from nfbmr.train.campaign_result import CategoryResult
+from nfbmr.train.campaign_result import NOT_STARTED, CategoryResult
 from nfbmr.train.campaign_state import Campaign
 from nfbmr.train.category_finish import finish, fit_of
 from nfbmr.train.category_task import CategoryTask
@@ -67,16 +70,63 @@ def fit_and_register(campaign: Campaign, splits: Mapping[str, Split]) -> list[Ca
     return list(results.values())
 
 
+def rows_of_tonight(
+    unchanged: Sequence[CategoryResult], campaign: Campaign
+) -> list[CategoryResult]:
+    """The rows of unchanged categories; of those that this very night made champion, its own.
+
+    Args:
+        unchanged: rows of categories whose champion would come out again.
+        campaign: whose night may have been cut short after it finished some of them.
+    """
+    noted = {(row.category, row.version): (fit, row) for fit, row in _noted(campaign)}
+    rows = []
+    for row in unchanged:
+        fit, own = noted.get((row.category, row.version), ("", row))
+        rows.append(own)
+        if fit:
+            campaign.fits[row.category] = fit
+    return rows
+
+
+def rows_not_reached(categories: Iterable[str], campaign: Campaign) -> list[CategoryResult]:
+    """The rows of categories that may not begin any more; of finished ones as they were noted.
+
+    Args:
+        categories: of which nobody has looked whether their pictures are still the same.
+        campaign: whose night may have been cut short after it finished some of them.
+    """
+    noted = {row.category: row for _, row in _noted(campaign)}
+    return [noted.get(name) or campaign.not_reached(name) for name in categories]
+
+
+def _noted(campaign: Campaign) -> list[tuple[str, CategoryResult]]:
+    """Fits and rows of what a night that was cut short had finished."""
+    read: dict[str, CategoryResult | None] = {}
+    if campaign.night.is_resumed:
+        with tolerated(campaign.progress, "What the night has finished could not be looked up"):
+            read = {fit: _row(values) for fit, values in campaign.night.results().items()}
+    return [(fit, row) for fit, row in read.items() if row is not None]
+
+
 def _finished(night: Night, task: CategoryTask) -> CategoryResult | None:
     try:
-        row = night.result(fit_of(task, night))
-        return None if row is None else CategoryResult.from_dict(row)
+        values = night.result(fit_of(task, night))
     except PermissionError:
         if "://" in night.folder:
             raise
         return None  # Somebody else's file on this disk: the category is fitted again.
-    except (TypeError, ValueError, KeyError):  # A row of another version of nfbmr, or damaged.
+    return None if values is None else _row(values)
+
+
+def _row(values: dict[str, Any]) -> CategoryResult | None:
+    """A row that was noted earlier, which says so; None for one that cannot be read."""
+    try:
+        row = CategoryResult.from_dict(values)
+    except (TypeError, ValueError, KeyError):  # Of another version of nfbmr, or damaged.
         return None
+    when = f"at {row.finished_at}" if row.finished_at else "earlier"
+    return replace(row, decision=f"finished {when}: {row.decision}")
 
 
 def _fitted(night: Night, task: CategoryTask) -> Fitted | None:
@@ -85,16 +135,35 @@ def _fitted(night: Night, task: CategoryTask) -> Fitted | None:
     if noted is None:
         return None
     try:
-        outcome = outcome_of(task.category, Checkpoint(noted["checkpoint"]))
+        outcome = outcome_of(task.category, checkpoint_at(str(noted["checkpoint"])))
     except (*STORE_FAULTS, StoreError, ValueError, KeyError, TypeError):
         return None
     return outcome if isinstance(outcome, Fitted) else None
+
+
+def checkpoint_at(uri: str) -> Checkpoint:
+    """A checkpoint of Ray Train's by its address, which may have any signs behind the bucket.
+
+    Args:
+        uri: an absolute path, or an address such as ``s3://bucket/…``, nothing in it quoted.
+
+    Raises:
+        ValueError: pyarrow knows no such file system.
+    """
+    protocol, separator, path = uri.partition("://")
+    if not separator:
+        return Checkpoint(uri, filesystem=pyarrow.fs.LocalFileSystem())
+    bucket, _, name = path.partition("/")
+    file_system, root = pyarrow.fs.FileSystem.from_uri(f"{protocol}://{bucket}")
+    return Checkpoint(storage.join(root, name), filesystem=file_system)
 
 
 def _finish(campaign: Campaign, outcome: Outcome) -> CategoryResult:
     task = campaign.tasks[outcome.category]
     keep_in = campaign.paths.unregistered
     result, has_more_to_do = finish(outcome, task, campaign.night, campaign.registry, keep_in)
+    if result.outcome == NOT_STARTED:
+        result.decision = campaign.not_reached(result.category).decision
     if has_more_to_do:  # Several threads are here at once: nothing is read and written back.
         campaign.is_open = True
     return result

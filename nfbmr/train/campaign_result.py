@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from nfbmr import plain_values
+from nfbmr.errors import NfbmrError
 from nfbmr.train.worst import WorstPicture
 
 REGISTERED = "registered"
@@ -21,7 +23,8 @@ class CategoryResult:
     Attributes:
         category: the product type.
         outcome: ``registered``, ``failed``, ``unchanged`` (its champion was fitted on the same
-            pictures with the same settings) or ``not started`` (the campaign's time was over).
+            pictures with the same settings) or ``not started`` (the campaign's time was over, or
+            another process took the night over).
         version: of the registered model, or None.
         pictures: normal pictures that were fitted on.
         held_out: normal pictures that calibrate.
@@ -37,6 +40,7 @@ class CategoryResult:
         decision: the gate's sentence, or the error.
         promoted: whether the version is champion now; None without a version.
         gate: the numbers of the gate's decision.
+        finished_at: when it was registered, in ISO 8601; empty where it was not.
     """
 
     category: str
@@ -56,6 +60,7 @@ class CategoryResult:
     decision: str = ""
     promoted: bool | None = None
     gate: dict[str, float | int | str | None] = field(default_factory=dict)
+    finished_at: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -72,7 +77,7 @@ class CategoryResult:
         """
         plain_values.only(row, (each.name for each in fields(cls)))
         result = cls(**row)
-        for name in ("category", "outcome", "decision"):
+        for name in ("category", "outcome", "decision", "finished_at"):
             plain_values.text(getattr(result, name))
         for name in ("version", "aggregate"):
             if getattr(result, name) is not None:
@@ -90,7 +95,28 @@ class CategoryResult:
         return result
 
 
-def not_reached(category: str) -> CategoryResult:
-    """The row of a category that was not begun before the campaign's time was over."""
+class CampaignRows(list[CategoryResult]):
+    """A row per category, and what ended the campaign before it was through.
+
+    Args:
+        rows: of all categories.
+        error: of which the rows are only a part: the store or the weights failed for all that was
+            to be fitted, or another process took the night over. None where nothing did.
+    """
+
+    def __init__(self, rows: Iterable[CategoryResult], error: NfbmrError | None = None) -> None:
+        super().__init__(rows)
+        self.error = error
+
+
+def not_reached(category: str, *, is_lost: bool = False) -> CategoryResult:
+    """The row of a category that was not begun.
+
+    Args:
+        category: its name.
+        is_lost: whether another process has the night now; else the campaign's time was over.
+    """
     reason = "its time did not come in this run: the same command goes on with it first"
+    if is_lost:
+        reason = "another process has taken this night over, and goes on with it"
     return CategoryResult(category, NOT_STARTED, decision=reason)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from nfbmr import storage
 from nfbmr.config import Config
+from nfbmr.errors import NfbmrError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
+from nfbmr.train.campaign_result import CategoryResult, not_reached
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.night import Night
 from nfbmr.train.night_lease import Lease
@@ -71,6 +73,7 @@ class Campaign:
         tasks: by category, of the group at work.
         fits: names of all fits that were begun or gone on with, by category.
         is_open: whether the same command has something left to do.
+        error: what ended it before it was through, as in ``CampaignRows``.
     """
 
     config: Config
@@ -83,7 +86,12 @@ class Campaign:
     tasks: dict[str, CategoryTask] = field(default_factory=dict)
     fits: dict[str, str] = field(default_factory=dict)
     is_open: bool = False
+    error: NfbmrError | None = None
 
     def may_start(self) -> bool:
         """Whether another category may begin now."""
         return self.options.may_start() and not self.lease.is_lost
+
+    def not_reached(self, category: str) -> CategoryResult:
+        """The row of a category that may not begin any more."""
+        return not_reached(category, is_lost=self.lease.is_lost)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from nfbmr.errors import STORE_FAULTS, NfbmrError, RegistryError, StoreError
 from nfbmr.registry import Registry
 from nfbmr.train.campaign_result import (
@@ -69,6 +71,7 @@ def finish(
     verdict = "champion" if decision.promote else "challenger"
     result.decision = f"version {version.version} is {verdict}: {decision.reason}"
     result.promoted, result.gate = decision.promote, dict(decision.numbers)
+    result.finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
         night.note_result(fit_of(task, night), result.as_dict())
     except (

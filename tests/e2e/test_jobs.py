@@ -98,11 +98,75 @@ def test_a_category_with_too_many_unreadable_pictures_fails_and_so_does_the_comm
     assert jobs.train.main(arguments) == 8
     printed = capsys.readouterr()
     assert "1 of 1 categories failed: bottle" in printed.err
-    assert "failed" in printed.out.split("bottle")[-1], "the table has its row"
+    (line,) = (each for each in printed.out.splitlines() if each.startswith("bottle"))
+    assert "failed" in line, "the table has its row"
     (row,) = json.loads(night.read_text())
     assert row["outcome"] == "failed"
     assert "training pictures of 'bottle' cannot be read" in row["decision"]
     assert row["unreadable"] > 5
+
+
+def settings_of(trained: Trained) -> list[str]:
+    texts = ["backbone.image_size_px=128", "calibration.false_alarm_rate=0.1"]
+    return ["--preset", "small", *(part for text in texts for part in ("--set", text))]
+
+
+def two_categories_of_which_one_is_too_small(trained: Trained, folder: Path) -> Path:
+    shutil.copytree(trained.factory.root, folder)
+    small = trained.results[0].category
+    for path in sorted((folder / small / "train" / "good").iterdir())[5:]:
+        path.unlink()
+    return folder
+
+
+def test_a_night_whose_weights_are_gone_still_has_its_table(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And its own exit code; what a monitor reads is never last night's."""
+    data = two_categories_of_which_one_is_too_small(trained, tmp_path / "data")
+    night = tmp_path / "night.json"
+    night.write_text("last night's")
+    arguments = ["--layout", "mvtec", "--work-dir", str(tmp_path), "--json", str(night)]
+    arguments += settings_of(trained)
+    weights = ["backbone.name=mobilenetv2_100", f"backbone.weights={tmp_path}/no.safetensors"]
+    arguments += [part for text in weights for part in ("--set", text)]
+    assert jobs.train.main(["--data", str(data), *arguments]) == 4
+    printed = capsys.readouterr()
+    assert "no.safetensors" in printed.err
+    rows = {row["category"]: row for row in json.loads(night.read_text())}
+    small, other = (result.category for result in trained.results)
+    assert {row["outcome"] for row in rows.values()} == {"failed"}
+    assert "5 normal pictures" in rows[small]["decision"]
+    assert "no.safetensors" in rows[other]["decision"]
+    for name in (small, other):
+        assert rows[name]["decision"] in printed.out
+    assert jobs.train.main(["--data", str(tmp_path / "none"), *arguments]) == 3
+    assert not night.exists(), "there is no table of this night"
+
+
+@pytest.mark.integration
+def test_a_night_in_which_one_category_fails(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = two_categories_of_which_one_is_too_small(trained, tmp_path / "data")
+    night = tmp_path / "night.json"
+    arguments = ["--data", str(data), "--layout", "mvtec", "--work-dir", str(tmp_path)]
+    arguments += ["--json", str(night), *settings_of(trained)]
+    epochs = ["fit.min_steps=1", "fit.flow_epochs=1", "fit.mapper_epochs=1"]
+    arguments += [part for text in epochs for part in ("--set", text)]
+    assert jobs.train.main(arguments) == 8
+    printed = capsys.readouterr()
+    small, other = (result.category for result in trained.results)
+    assert f"1 of 2 categories failed: {small}" in printed.err
+    rows = {row["category"]: row for row in json.loads(night.read_text())}
+    assert (rows[small]["outcome"], rows[small]["version"]) == ("failed", None)
+    assert (rows[other]["outcome"], rows[other]["version"]) == ("registered", "1")
+    assert rows[other]["finished_at"]
+    assert rows[other]["decision"].startswith("version 1 is c")
+    for name in (small, other):
+        (line,) = (each for each in printed.out.splitlines() if each.strip().startswith(name))
+        assert rows[name]["outcome"] in line
+        assert rows[name]["decision"] in line
 
 
 def test_score_then_report(

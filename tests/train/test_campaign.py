@@ -1,7 +1,9 @@
 """A campaign on a real local Ray: parallel fits, a registry, a cache that is used again."""
 
 import errno
+import json
 import shutil
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,21 +20,25 @@ from nfbmr.config import Config
 from nfbmr.data.content import content_hash
 from nfbmr.data.decoding import decode_rgb
 from nfbmr.data.layouts import discover
-from nfbmr.errors import DataError
+from nfbmr.errors import DataError, OutputError, RegistryUnavailableError
+from nfbmr.model_version import ModelVersion
 from nfbmr.progress import Progress
 from nfbmr.registry import CHAMPION, PREVIOUS, Registry, default_uri
-from nfbmr.train import campaign, campaign_features, category_finish
+from nfbmr.train import campaign, campaign_features, category_finish, night_lease
 from nfbmr.train.campaign import (
     CampaignOptions,
     CampaignPaths,
     CategoryResult,
     run_campaign,
 )
+from nfbmr.train.campaign_state import Campaign
+from nfbmr.train.category_tasks import split_categories
 from nfbmr.train.code_version import code_version
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.night import Night
 from nfbmr.train.sample_pictures import HEATMAPS_FILE, LOSSES_FILE
 from nfbmr.train.split import Split, split_normals
+from nfbmr.train.unchanged import unchanged_categories
 from tests.conftest import Trained
 
 QUIET = Progress(quiet=True)
@@ -178,7 +184,46 @@ def test_unchanged_categories_are_left_out(trained: Trained, tmp_path: Path) -> 
     next((data / first / "train" / "good").iterdir()).unlink()
     assert outcomes(data, trained.config) == ["not started", "unchanged"]
     assert first < second
-    assert (tmp_path / "checkpoints" / "nights").exists(), "the same command goes on"
+    nights = list((tmp_path / "checkpoints" / "nights").glob("*/night.json"))
+    assert nights, "the same command goes on"
+    # As if it had fitted and registered the other one before it was killed.
+    own = CategoryResult(second, "registered", version="1", seconds=3.0, finished_at="2026-11-26")
+    noted = [path.with_name(f"{second}.{'0' * 16}.result.json") for path in nights]
+    for path in noted:
+        path.write_text(json.dumps(own.as_dict()))
+    assert outcomes(data, trained.config) == ["not started", "registered"]
+    assert sum(path.exists() for path in noted) == len(noted), "as often as it is gone on with"
+
+
+class Odd(Registry):
+    """Of which one category cannot be looked up, and perhaps nothing else either."""
+
+    odd = ""
+    is_gone = False
+
+    def find(self, category: str, alias_or_version: str = CHAMPION) -> ModelVersion | None:
+        if category == self.odd or self.is_gone:
+            raise RegistryUnavailableError("The registry failed.")
+        return super().find(category, alias_or_version)
+
+    def prepare(self) -> None:
+        if self.is_gone:
+            raise RegistryUnavailableError("The registry is out of reach.")
+        super().prepare()
+
+
+def test_one_category_that_cannot_be_looked_up_is_taken_for_changed(trained: Trained) -> None:
+    first, second = (result.category for result in trained.results)
+    config = replace(trained.config, run=replace(trained.config.run, registry_patience_s=0))
+    splits, _ = split_categories(discover(trained.factory.root, "mvtec"), config)
+    registry, told = Odd(trained.registry.uri), Told()
+    registry.odd = first
+    rows, names = unchanged_categories(splits, config, registry, told)
+    assert [row.category for row in rows] == list(names) == [second]
+    assert [line for line in told.lines if f"{first} is taken for changed: The registry" in line]
+    registry.is_gone = True
+    with pytest.raises(RegistryUnavailableError, match="is out of reach"):
+        unchanged_categories(splits, config, registry, told)
 
 
 def run_on(data: Path, config: Config, work_dir: Path) -> list[CategoryResult]:
@@ -250,6 +295,40 @@ def test_time_that_is_over_between_groups_leaves_the_rest_for_the_same_command(
     outcomes(CampaignOptions())
     assert reached == [second.category, first.category]
     assert not storage.list_folders(str(tmp_path / "checkpoints" / "nights")), "it is closed"
+
+
+def test_a_night_that_was_taken_over_is_left_to_the_other_process(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This one stood still for too long. Fitting is left out."""
+    first, second = sorted(trained.results, key=lambda r: (-(r.pictures + r.held_out), r.category))
+    nights = tmp_path / "checkpoints" / "nights"
+
+    def taken_over(campaign: Campaign, splits: Mapping[str, Split]) -> list[CategoryResult]:
+        state = storage.join(campaign.night.states("other.0123"), "fit.safetensors")
+        storage.write_atomically(state, b"state")
+        other = b'{"id": "y", "host": "another machine", "pid": 1}'
+        storage.write_atomically(f"{campaign.night.folder}.lease", other)
+        for _ in range(200):
+            if campaign.lease.is_lost:
+                return [CategoryResult(name, "registered") for name in splits]
+            threading.Event().wait(0.05)
+        raise AssertionError("nobody noticed")
+
+    monkeypatch.setattr(night_lease, "_RENEWED_EVERY_S", 0.05)
+    monkeypatch.setattr(campaign_features, "GROUP_PICTURES", 1)
+    monkeypatch.setattr(campaign, "fit_and_register", taken_over)
+    paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
+    registry = Registry(default_uri(str(tmp_path)))
+    rows = run_campaign(trained.factory.root, "mvtec", None, trained.config, paths, registry, QUIET)
+    outcomes = {row.category: row.outcome for row in rows}
+    assert outcomes == {first.category: "registered", second.category: "not started"}
+    (late,) = (row for row in rows if row.category == second.category)
+    assert "another process has taken this night over" in late.decision
+    assert isinstance(rows.error, OutputError)
+    (night,) = nights.glob("*/night.json")
+    assert json.loads(night.read_text())["waited_for"] == []
+    assert (night.parent / "other.0123" / "fit.safetensors").exists()
 
 
 @pytest.mark.integration
