@@ -126,6 +126,8 @@ def train(night: Night, factory: Factory, work_dir: Path) -> None:
         night.registry,
         night.progress,
     )
+    if results.error is not None:
+        raise results.error
     failed = [f"{r.category}: {r.decision}" for r in results if r.outcome == "failed"]
     if failed:
         raise FailureBudgetError("The demo could not fit " + "; ".join(failed))

@@ -168,6 +168,8 @@ def measure_accuracy(request: AccuracyRequest, progress: Progress) -> list[Categ
         fitted = run_campaign(
             request.data, request.layout, request.categories, config, paths, registry, progress
         )
+        if fitted.error is not None:
+            raise fitted.error
         index = _test_features(tests, config, paths, progress)
         for result in fitted:
             if result.outcome == "failed":

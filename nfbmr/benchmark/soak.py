@@ -213,6 +213,8 @@ def _detectors(request: SoakRequest, progress: Progress) -> tuple[list[str], Reg
         registry,
         progress,
     )
+    if results.error is not None:
+        raise results.error
     failed = [f"{r.category}: {r.decision}" for r in results if r.outcome == "failed"]
     if failed:
         raise FitError("; ".join(failed))

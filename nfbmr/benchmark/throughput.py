@@ -215,6 +215,8 @@ def _detectors(
         registry,
         progress,
     )
+    if results.error is not None:
+        raise results.error
     failed = [f"{r.category}: {r.decision}" for r in results if r.outcome == "failed"]
     if failed:
         raise FitError("; ".join(failed))

@@ -297,6 +297,24 @@ def test_time_that_is_over_between_groups_leaves_the_rest_for_the_same_command(
     assert not storage.list_folders(str(tmp_path / "checkpoints" / "nights")), "it is closed"
 
 
+def test_a_group_has_work_for_all_places(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its pictures alone, each category would be a group. Fitting is left out."""
+    groups: list[int] = []
+
+    def registered(_: object, splits: Mapping[str, Split]) -> list[CategoryResult]:
+        groups.append(len(splits))
+        return [CategoryResult(name, "registered") for name in splits]
+
+    monkeypatch.setattr(campaign_features, "GROUP_PICTURES", trained.settings.train)
+    monkeypatch.setattr(campaign, "fit_and_register", registered)
+    paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
+    arguments = (trained.factory.root, "mvtec", None, trained.config, paths)
+    run_campaign(*arguments, trained.registry, QUIET)
+    assert groups == [2]
+
+
 def test_a_night_that_was_taken_over_is_left_to_the_other_process(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,8 +337,8 @@ def test_a_night_that_was_taken_over_is_left_to_the_other_process(
     monkeypatch.setattr(campaign_features, "GROUP_PICTURES", 1)
     monkeypatch.setattr(campaign, "fit_and_register", taken_over)
     paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
-    registry = Registry(default_uri(str(tmp_path)))
-    rows = run_campaign(trained.factory.root, "mvtec", None, trained.config, paths, registry, QUIET)
+    arguments = (trained.factory.root, "mvtec", None, trained.config, paths)
+    rows = run_campaign(*arguments, trained.registry, QUIET)
     outcomes = {row.category: row.outcome for row in rows}
     assert outcomes == {first.category: "registered", second.category: "not started"}
     (late,) = (row for row in rows if row.category == second.category)
