@@ -21,6 +21,7 @@ from tests.services.processes import free_ports
 
 submit = load_script()
 WAITS = submit.Waits(answer_s=0.2, quiet_s=0.2, pause_s=0.02, say_s=0.1)
+ENDLESS_S = 10.0
 
 
 @dataclass
@@ -36,7 +37,9 @@ class Jobs:
         is_silent: requests are taken and never answered.
         silent_after: so many times the state is told, then nothing is answered.
         asked: how often the state was told.
+        is_strange: every request is refused for its token.
         ended: with it, whoever was left without an answer is let go.
+        was_waited_for: somebody has waited for an answer as if without end.
     """
 
     port: int = field(default_factory=lambda: free_ports(1)[0])
@@ -47,7 +50,16 @@ class Jobs:
     is_silent: bool = False
     silent_after: int | None = None
     asked: int = 0
+    is_strange: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    was_waited_for: bool = False
+
+    async def leave_waiting(self) -> None:
+        try:
+            await asyncio.wait_for(self.ended.wait(), ENDLESS_S)
+        except TimeoutError:
+            self.was_waited_for = True
+            self.is_silent, self.silent_after, self.status = False, None, ["FAILED"]
 
     def details(self, job_id: str) -> dict[str, object]:
         return {
@@ -60,7 +72,9 @@ class Jobs:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if self.is_silent:
-            await self.ended.wait()
+            await self.leave_waiting()
+        if self.is_strange:
+            return web.Response(status=403, text="another token")
         if request.path == "/api/version":
             return web.json_response({"ray_version": ray.__version__})
         if request.path.endswith("/logs/tail"):
@@ -78,7 +92,7 @@ class Jobs:
     async def tell_state(self, job_id: str) -> web.Response:
         if self.silent_after is not None and self.asked >= self.silent_after:
             self.is_silent = True
-            await self.ended.wait()
+            await self.leave_waiting()
         self.asked += 1
         if job_id not in self.names:
             return web.Response(status=404, text=f"Job {job_id} does not exist")
@@ -91,7 +105,7 @@ class Jobs:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         await socket.send_str(self.lines)
-        await self.ended.wait()
+        await self.leave_waiting()
         return socket
 
     @contextmanager
@@ -120,6 +134,7 @@ class Jobs:
     def follow(self, *options: str, wait_s: float = 5.0) -> int:
         address = ["--address", f"http://127.0.0.1:{self.port}", "--wait-min", str(wait_s / 60)]
         code: int = submit.main(["--name", "night", *address, *options, "--", "true"], WAITS)
+        assert not self.was_waited_for
         return code
 
 
@@ -197,6 +212,17 @@ def test_a_repeated_pod_follows_the_submission_of_the_first_even_when_it_has_end
         assert jobs.submitted == ["night-1"]
         jobs.follow("--id", "night-2")
     assert jobs.submitted == ["night-1", "night-2"]
+
+
+def test_a_token_that_the_cluster_refuses_is_not_tried_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs = Jobs(is_strange=True)
+    with jobs.serving():
+        assert jobs.follow(wait_s=60.0) == submit.CLUSTER_LOST
+    said = capsys.readouterr()
+    assert "refuses the token" in said.err
+    assert "waiting for" not in said.out
 
 
 def test_a_job_of_the_same_name_that_runs_is_followed_whatever_its_id() -> None:
