@@ -119,8 +119,8 @@ class RunSettings:
         gpus_per_fit: share of a GPU of one fit, where the cluster has GPUs.
         cpus_per_actor: cores (threads) of one backbone actor on a cluster without GPUs.
         gpus_per_actor: share of a GPU of one backbone actor, where the cluster has GPUs.
-        gpus: GPUs to count on where the cluster starts its GPU nodes only when they are asked for;
-            0 counts those that are there when the job starts.
+        gpus: GPUs to count on where the cluster starts its GPU nodes only when they are asked for,
+            or where other jobs take the rest; 0 counts those that are there.
         actors_max: backbone actors at most; 0 means one per ``cpus_per_actor`` cores or GPU share
             that the cluster has now. More than that makes an autoscaling cluster grow.
         actors_min: backbone actors that stay even when there is little to do; 0 means

@@ -88,8 +88,8 @@ class FitRoom:
 
     def __init__(self, run: RunSettings, fits: int) -> None:
         self._fits = fits
-        gpus = max(run.gpus, 1) if cluster_gpus(run) > 0 else run.gpus
-        self._run = replace(run, cpus_per_fit=cpus_of_fit(run, fits), gpus=gpus)
+        self._on_gpus = cluster_gpus(run) > 0
+        self._run = replace(run, cpus_per_fit=cpus_of_fit(run, fits))
         self._counted = -math.inf
         self._slots = 1
 
@@ -97,7 +97,7 @@ class FitRoom:
     def slots(self) -> int:
         """Places in all, counted anew every few seconds."""
         if time.monotonic() - self._counted >= _COUNT_EVERY_S:
-            self._slots = slots_of(self._run, self._fits)
+            self._slots = slots_of(self._run_now(), self._fits)
             self._counted = time.monotonic()
         return self._slots
 
@@ -109,8 +109,14 @@ class FitRoom:
             night: when a category gets several workers.
             alone: whether it ran out of memory beside others.
         """
-        share = share_of(pictures, self.slots, self._run, night, self._fits)
+        share = share_of(pictures, self.slots, self._run_now(), night, self._fits)
         return undivided(share, self.slots) if alone else share
+
+    def _run_now(self) -> RunSettings:
+        """The settings; where all GPUs are gone, one of them is waited for."""
+        if self._on_gpus and cluster_gpus(self._run) == 0:
+            return replace(self._run, gpus=1)
+        return self._run
 
 
 def cpus_of_fit(run: RunSettings, categories: int) -> float:
@@ -129,8 +135,9 @@ def slots_of(run: RunSettings, categories: int) -> int:
     Counted node by node and GPU by GPU: two shares of 0.4 fit one GPU, five do not fit two.
     """
     if cluster_gpus(run) > 0:
-        here = sum(_gpu_slots(node.get("GPU", 0.0), run.gpus_per_fit) for node in _alive())
-        return max(1, here, _gpu_slots(float(run.gpus), run.gpus_per_fit))
+        if run.gpus > 0:  # No more either: what else is up was started for other jobs.
+            return max(1, _gpu_slots(float(run.gpus), run.gpus_per_fit))
+        return max(1, sum(_gpu_slots(n.get("GPU", 0.0), run.gpus_per_fit) for n in _alive()))
     cpus = cpus_of_fit(run, categories)
     return max(1, sum(int(node.get("CPU", 0.0) / cpus) for node in _alive()))
 

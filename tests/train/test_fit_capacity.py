@@ -33,6 +33,9 @@ def test_never_more_workers_than_the_cluster_holds(local_ray: None) -> None:
 def test_workers_of_one_fit_do_not_share_a_gpu(local_ray: None) -> None:
     slots = slots_of(GPUS, 5)
     assert slots == 8
+    with pytest.MonkeyPatch.context() as patch:  # Of which other jobs take the rest.
+        patch.setattr(fit_capacity, "_alive", lambda: [{"GPU": 8.0}])
+        assert slots_of(GPUS, 5) == 8
     assert share_of(100, slots, GPUS, NIGHT, 5) == FitShare(1, 1.0, 0.25, 1)
     large = share_of(10_000, slots, GPUS, NIGHT, 5)
     assert (large.workers, large.gpus, large.slots) == (2, 1.0, 8)
