@@ -370,6 +370,7 @@ def test_data_features_and_checkpoints_may_lie_in_an_object_store(
     assert store.glob(f"{s3_bucket}/nightly/features/**/*.features")
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_store_that_fails_for_some_categories_fails_no_others(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
