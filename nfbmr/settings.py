@@ -130,8 +130,7 @@ class RunSettings:
         decode_threads: of one scoring actor; 0 means 1 without a GPU, else its share of the cores
             of the node.
         decode_batch_size: pictures that one decoding task reads at a time.
-        batch_size: pictures in one forward pass of the backbone; on a CPU fewer where they are
-            large, so that they fit its caches (``runner.CPU_BATCH_PIXELS``).
+        batch_size: pictures in one forward pass of the backbone.
         forward: how a scoring run computes the backbone: see ``FORWARD_MODES``. ``auto`` keeps to
             the precision that the detector was calibrated with.
         compared_pictures: so many of each actor's first pictures are also scored by the plain

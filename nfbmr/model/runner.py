@@ -29,23 +29,10 @@ from nfbmr.model.precision import (
     used_precision,
 )
 
-CPU_BATCH_PIXELS = 2 * 384**2
-"""Of one forward pass on a CPU: what it computes stays in the processor's caches.
-
-MobileNetV2 at 384x384 on one of two busy cores: 36 ms per picture in batches of 16, 24 ms in
-batches of 2; compiled 33 and 19 ms.
-"""
-
 
 def best_device() -> torch.device:
     """The first GPU that this process may use, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _batch_size(wanted: int, image_size_px: int, device: torch.device) -> int:
-    if device.type != "cpu":
-        return wanted
-    return max(1, min(wanted, CPU_BATCH_PIXELS // image_size_px**2))
 
 
 class BackboneRunner:
@@ -53,8 +40,7 @@ class BackboneRunner:
 
     Args:
         settings: the backbone to build.
-        batch_size: pictures in one forward pass; on a CPU fewer, where they are large
-            (``CPU_BATCH_PIXELS``).
+        batch_size: pictures in one forward pass.
         threads: CPU threads of a forward pass; None leaves PyTorch's number.
         device: where it runs; the best there is by default.
         forward: one of ``FORWARD_MODES``.
@@ -76,7 +62,7 @@ class BackboneRunner:
             torch.set_num_threads(threads)
         self.threads = torch.get_num_threads()
         self.device = device or best_device()
-        self.batch_size = _batch_size(batch_size, settings.image_size_px, self.device)
+        self.batch_size = batch_size
         self.backbone = create_backbone(settings).to(self.device)
         self.precision = forward_precision(forward, self.backbone.settings.precision)
         self.numerics = used_precision(self.precision, self.device)

@@ -9,7 +9,6 @@ import safetensors.torch
 import torch
 
 from nfbmr.errors import WeightsError
-from nfbmr.model import detector as detector_module
 from nfbmr.model.backbone import create_backbone
 from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.calibration import Calibration
@@ -54,17 +53,6 @@ def test_what_is_loaded_scores_the_same(detector: Detector, tmp_path: Path) -> N
     assert loaded.describe() == detector.describe()
     assert loaded.threshold == detector.threshold
     assert not any(parameter.requires_grad for parameter in loaded.heads.parameters())
-
-
-@pytest.mark.parametrize("cells", [1, 100, 10**6])
-def test_how_many_are_scored_at_once_changes_rounding_only(
-    detector: Detector, cells: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    y_BCHW = torch.randn(7, *create_backbone(SETTINGS).shape)
-    whole = detector.heads(y_BCHW)
-    monkeypatch.setattr(detector_module, "CPU_CELLS", cells)
-    torch.testing.assert_close(detector.score_features(y_BCHW).map_BHW, whole)
-    assert detector.score_features(y_BCHW[:0]).score_B.shape == (0,)
 
 
 def test_two_files_and_no_pickle(detector: Detector, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """Fast forward passes compute what the plain network computes."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -143,12 +141,6 @@ def test_the_size_of_a_batch_changes_rounding_only(
     y_BCHW, _ = features(pixels_BHWC, FLOAT32, batch_size)
     assert y_BCHW.shape == expected_BCHW.shape
     assert error(y_BCHW, expected_BCHW) < 1e-5
-
-
-@pytest.mark.parametrize(("size_px", "pictures"), [(64, 16), (384, 2), (768, 1)])
-def test_large_pictures_go_through_a_cpu_in_small_batches(size_px: int, pictures: int) -> None:
-    settings = dataclasses.replace(SMALL, image_size_px=size_px)
-    assert BackboneRunner(settings, batch_size=16, device=CPU).batch_size == pictures
 
 
 def test_buffers_and_arrays_are_the_same(pixels_BHWC: NDArray[np.uint8]) -> None:
