@@ -133,7 +133,7 @@ def _process_space() -> str:
 def _renew(
     uri: str, lease: dict[str, Any], done: threading.Event, lost: Callable[[str], None]
 ) -> None:
-    renewals = 0
+    renewals, renewed_at = 0, time.time()
     while not done.wait(_RENEWED_EVERY_S):
         renewals += 1
         with suppress(*STORE_FAULTS, StoreError):  # A busy store: the next renewal comes soon.
@@ -141,7 +141,11 @@ def _renew(
             if now.get("id", lease["id"]) != lease["id"]:
                 lost(_name(now))
                 return
+            if not now and time.time() - renewed_at > _GONE_AFTER_S:
+                lost("another process, which has ended since")
+                return
             storage.write_atomically(uri, _bytes(lease, renewals))
+            renewed_at = time.time()
 
 
 def _holder(uri: str) -> dict[str, Any]:

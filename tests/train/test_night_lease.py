@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,28 @@ def test_a_holder_learns_that_another_took_over(uri: str, monkeypatch: pytest.Mo
             time.sleep(0.1)
         assert lease.is_lost
     assert json.loads(storage.read(uri) or b"{}")["id"] == "y"
+
+
+def test_a_holder_that_stood_still_learns_that_another_came_and_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "lease")
+    monkeypatch.setattr(night_lease, "_RENEWED_EVERY_S", 0.1)
+    with held(uri, "It", QUIET) as lease:
+        Path(uri).unlink()
+        wait_until(Path(uri).exists)  # Removed by hand: nobody could have taken it over yet.
+        assert not lease.is_lost
+        monkeypatch.setattr(night_lease, "_GONE_AFTER_S", -1.0)
+        Path(uri).unlink()
+        wait_until(lambda: lease.is_lost)
+    assert not Path(uri).exists()
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_process_id_means_a_process_only_where_it_was_given(tmp_path: Path) -> None:
