@@ -44,6 +44,7 @@ class Fetcher:
         patience_s: how long what a store fails at is tried again.
         last_try: whether what a store refuses becomes an error now.
         witness: pictures of which some could be read before.
+        holds_gone: whether a unit comes again of which every picture is gone.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Fetcher:
         patience_s: float,
         last_try: bool,
         witness: Sequence[PlannedPicture] = (),
+        holds_gone: bool = True,
     ) -> None:
         self.model_errors = dict(model_errors)
         self.output = output
@@ -61,6 +63,7 @@ class Fetcher:
         self.patience_s = patience_s
         self.last_try = last_try
         self.witness = tuple(witness)
+        self.holds_gone = holds_gone
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Turn rows of ``PlannedUnit`` into rows of ``UNIT_ROW`` with encoded bytes."""
@@ -75,7 +78,7 @@ class Fetcher:
             with store_sentences(f"Reading the plan in {self.output}"):
                 planned = unit_pictures(self.output, self.run_id, unit)
             fetched = self._fetch_all(planned)
-            if all(picture.version != ABSENT for picture in planned):
+            if self.holds_gone and all(picture.version != ABSENT for picture in planned):
                 hold_where_all_are_gone([picture for picture, _ in fetched])
             if self.last_try:
                 settle(

@@ -61,6 +61,7 @@ def score_units(
     weights: str | None,
     progress: Progress,
     finished: Collection[str] = (),
+    holds_gone: bool = True,
 ) -> WorkDone:
     """Score and commit units.
 
@@ -74,6 +75,8 @@ def score_units(
         weights: of the backbone, if not where they were at training.
         progress: where it says how far it is.
         finished: names of units that were committed before.
+        holds_gone: whether a unit of which every picture is gone is taken for a share that is not
+            there, and comes again; not where they were known to be gone.
 
     Returns:
         What was done.
@@ -102,6 +105,7 @@ def score_units(
                 registry=registry,
                 weights=weights,
                 last_try=last_try,
+                holds_gone=holds_gone,
                 witness=by_name.of(watch.witness) if last_try and watch.witness else (),
             )
             timeout_s = settings.stall_timeout_s
@@ -178,6 +182,7 @@ def _pipeline(
     registry: Registry,
     weights: str | None,
     last_try: bool,
+    holds_gone: bool,
     witness: Sequence[PlannedPicture],
 ) -> ray.data.Dataset:
     rows = ray.data.from_arrow([pa.Table.from_pylist([asdict(unit)]) for unit in units])
@@ -189,6 +194,7 @@ def _pipeline(
             settings.store_patience_s,
             last_try,
             witness,
+            holds_gone,
         ),
         batch_size=1,
         batch_format="pyarrow",

@@ -145,7 +145,16 @@ def _score(
     check_backbones(plan, request.weights, settings.forward)
     schema = plan_schema(plan, settings.output.map_type)
     return score_units(
-        plan, left, output, schema, settings, registry, request.weights, progress, finished
+        plan,
+        left,
+        output,
+        schema,
+        settings,
+        registry,
+        request.weights,
+        progress,
+        finished,
+        holds_gone=False,
     )
 
 
