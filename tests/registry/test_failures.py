@@ -204,13 +204,14 @@ class CuttingClient:
         return call
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("cut", "is_late"),
     [
-        pytest.param(0, False, id="first version, unheard", marks=pytest.mark.slow),
-        pytest.param(0, True, id="first version, unanswered", marks=pytest.mark.slow),
-        pytest.param(1, False, id="second version, unheard", marks=pytest.mark.slow),
+        pytest.param(0, False, id="first version, unheard"),
+        pytest.param(0, True, id="first version, unanswered"),
+        pytest.param(1, False, id="second version, unheard"),
         pytest.param(1, True, id="second version, unanswered"),
     ],
 )

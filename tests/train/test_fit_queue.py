@@ -108,6 +108,7 @@ def no_epoch_twice(epochs: Sequence[EpochLosses]) -> bool:
     return len(places) == len(set(places)) and places[-4:] == [("mapper", i) for i in (1, 2, 3, 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_trouble_of_some_is_mended_or_reported_and_the_others_are_fitted(
     healthy: CategoryTask, tmp_path: Path
