@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from nfbmr.data.decoding import DecodedPicture, decode_and_resize
 from nfbmr.data.picture_file import DEFAULT_LIMITS, pixels_of
 
-BYTES_PER_PIXEL = 21
-"""At the most, while a picture with transparency or of floats is converted (measured at 9 MP)."""
-
 
 class DecodingRoom:
     """Lets threads decode at once what is together no larger than the largest picture allowed.
 
-    One picture is always let in.
+    One picture is always let in. One of floats takes 21 bytes per pixel while it is converted, one
+    with transparency 16 (measured at 9 megapixels).
 
     Args:
         max_pixels: of the pictures that are decoded at the same time.

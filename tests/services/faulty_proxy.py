@@ -17,6 +17,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+import pytest
+import s3fs
+
+from tests.services.swift import ObjectStore, store_environment
+
 _PIECE_BYTES = 2**16
 
 
@@ -267,3 +272,16 @@ def running_proxy(upstream_port: int) -> Iterator[FaultyProxy]:
             proxy.ended.set()
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def store_behind_proxy(store: ObjectStore) -> Iterator[FaultyProxy]:
+    """A proxy before a store, by which this process reaches it for the length of a block."""
+    with running_proxy(store.port) as proxy, pytest.MonkeyPatch.context() as patch:
+        for name, value in store_environment(proxy.endpoint).items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        try:
+            yield proxy
+        finally:
+            s3fs.S3FileSystem.clear_instance_cache()

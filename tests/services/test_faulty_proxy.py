@@ -6,28 +6,23 @@ from collections.abc import Iterator
 
 import fsspec
 import pytest
-import s3fs
 
 from nfbmr import storage
 from nfbmr.errors import StoreError
 from nfbmr.score.picture_reader import PictureReader
 from nfbmr.score.plan import PlannedPicture
 from tests.services import faulty_proxy as faulty
-from tests.services.faulty_proxy import Fault, FaultyProxy, running_proxy
-from tests.services.swift import ObjectStore, store_environment
+from tests.services.faulty_proxy import Fault, FaultyProxy, store_behind_proxy
+from tests.services.swift import ObjectStore
 
 pytestmark = pytest.mark.integration
 DATA = bytes(range(256)) * 100
 
 
 @pytest.fixture
-def proxy(swift: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    with running_proxy(swift.port) as running:
-        for name, value in store_environment(running.endpoint).items():
-            monkeypatch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+def proxy(swift: ObjectStore) -> Iterator[FaultyProxy]:
+    with store_behind_proxy(swift) as running:
         yield running
-        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

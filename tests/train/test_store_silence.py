@@ -5,15 +5,14 @@ from pathlib import Path
 
 import fsspec
 import pytest
-import s3fs
 
 from nfbmr import storage
 from nfbmr.errors import DataError, StoreError
 from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.store_silence import PatientReader, StoreSilence, is_silence, settled
 from tests.services import faulty_proxy as faulty
-from tests.services.faulty_proxy import FaultyProxy, running_proxy
-from tests.services.swift import ObjectStore, store_environment
+from tests.services.faulty_proxy import FaultyProxy, store_behind_proxy
+from tests.services.swift import ObjectStore
 
 PICTURES = [Picture("a.png"), Picture("a.png", 1), Picture("b.png"), Picture("c.png")]
 BUSY = frozenset(PICTURES[1:3])
@@ -78,13 +77,9 @@ def test_a_pass_ends_where_nothing_was_given_at_all() -> None:
 
 
 @pytest.fixture
-def proxy(swift: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    with running_proxy(swift.port) as running:
-        for name, value in store_environment(running.endpoint).items():
-            monkeypatch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
+def proxy(swift: ObjectStore) -> Iterator[FaultyProxy]:
+    with store_behind_proxy(swift) as running:
         yield running
-        s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.integration
