@@ -139,6 +139,18 @@ class Registry(Lookup):
         with registry_errors(f"reading the promotions of {category!r}", self.uri):
             return Ledger(self.client, model_name(category)).entries()
 
+    def taken_back(self, category: str) -> ModelVersion | None:
+        """The version that the last promotion rolled back, if that is what the last one did.
+
+        Raises:
+            RegistryError: the category has no model, or the registry could not be reached.
+        """
+        promotions = self.promotions(category)
+        last = promotions[-1] if promotions else None
+        if last is None or last.kind != ROLLBACK or last.replaces is None:
+            return None
+        return self.find(category, last.replaces)
+
     def promote(
         self,
         category: str,

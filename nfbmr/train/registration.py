@@ -9,7 +9,7 @@ from pathlib import Path
 from nfbmr import storage
 from nfbmr.errors import STORE_FAULTS, RegistryError, RegistryUnavailableError, StoreError
 from nfbmr.model_version import ModelVersion
-from nfbmr.registry import BY_GATE, ROLLBACK, Registry, detector_hash
+from nfbmr.registry import BY_GATE, Registry, detector_hash
 from nfbmr.train.category_task import CategoryTask, FitReport
 from nfbmr.train.finished import FINGERPRINT_TAGS, FinishedFit
 from nfbmr.train.gate import Decision, decide
@@ -125,10 +125,7 @@ def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decis
 
 def _taken_back(fit: FinishedFit, registry: Registry) -> str | None:
     """The version that the last promotion rolled back, where a fit is that one over again."""
-    promotions = registry.promotions(fit.category)
-    if not promotions or promotions[-1].kind != ROLLBACK or promotions[-1].replaces is None:
-        return None
-    version = registry.find(fit.category, promotions[-1].replaces)
+    version = registry.taken_back(fit.category)
     if version is None:
         return None
     own = fit.tags()

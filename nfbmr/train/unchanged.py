@@ -1,4 +1,4 @@
-"""Categories whose champion was fitted on the same pictures with the same settings."""
+"""Categories that were fitted on the same pictures with the same settings before."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nfbmr.train.category_tasks import data_fingerprint_of, pictures_of, trainin
 from nfbmr.train.entry_names import entry_name
 from nfbmr.train.feature_index import Picture
 from nfbmr.train.fingerprints import settings_fingerprint
+from nfbmr.train.finished import FINGERPRINT_TAGS
 from nfbmr.train.picture_names import content_hashes
 from nfbmr.train.split import Split
 
@@ -25,7 +26,8 @@ def unchanged_categories(
 ) -> tuple[list[CategoryResult], dict[str, list[str]]]:
     """Compare the pictures as they are with what the champions say of theirs. Needs a Ray session.
 
-    Pictures are fetched to be compared, but not decoded.
+    Pictures are fetched to be compared, but not decoded. A champion that was rolled back counts as
+    well: the gate would refuse the same fit, every night.
 
     Args:
         splits: of all categories.
@@ -47,44 +49,64 @@ def unchanged_categories(
     entries: dict[str, list[str]] = {}
     for name, split in splits.items():
         names = {p: entry_name(hashes[p.uri], p.variant) for p in _fetched(split, config, hashes)}
-        champion = _champion(name, registry, config, progress)
-        if champion is None:
-            continue
-        is_same = (
-            champion.tags.get("nfbmr.data_fingerprint") == data_fingerprint_of(split, names)
-            and champion.tags.get("nfbmr.settings_fingerprint") == settings
-        )
-        if is_same:
+        data = data_fingerprint_of(split, names)
+        fitted = _fitted_before(name, (data, settings), registry, config, progress)
+        if fitted is not None:
             entries[name] = list(names.values())
+            version, decision = fitted
             rows.append(
                 CategoryResult(
                     name,
                     UNCHANGED,
-                    version=champion.version,
+                    version=version,
                     pictures=len(split.fit),
                     held_out=len(split.held_out),
-                    decision=f"version {champion.version} is champion: it was fitted on the same "
-                    "pictures with the same settings",
+                    decision=decision,
                 )
             )
     progress.say(f"{len(rows)} of {len(splits)} categories have not changed")
     return rows, entries
 
 
-def _champion(
-    category: str, registry: Registry, config: Config, progress: Progress
-) -> ModelVersion | None:
-    """A category's champion; None where it has none, or cannot be looked up though others can.
+def _fitted_before(
+    category: str,
+    fingerprints: tuple[str, str],
+    registry: Registry,
+    config: Config,
+    progress: Progress,
+) -> tuple[str, str] | None:
+    """The version that a fit would come out as, and why it is left out; None if it is to be fitted.
+
+    So is a category that cannot be looked up though others can.
 
     Raises:
         RegistryError: the whole registry is out of reach.
     """
+    patience_s = config.run.registry_patience_s
     try:
-        return registry.patiently(partial(registry.find, category), config.run.registry_patience_s)
+        champion = registry.patiently(partial(registry.find, category), patience_s)
+        if champion is None:
+            return None
+        if _fingerprints(champion) == fingerprints:
+            return champion.version, (
+                f"version {champion.version} is champion: it was fitted on the same pictures with "
+                "the same settings"
+            )
+        other = registry.patiently(partial(registry.taken_back, category), patience_s)
     except RegistryError as error:
         registry.prepare()  # Fails, too, where it is not this category's trouble alone.
         progress.say(f"warning: {category} is taken for changed: {error}")
         return None
+    if other is None or _fingerprints(other) != fingerprints:
+        return None
+    return other.version, (
+        f"version {other.version} was fitted on the same pictures with the same settings and "
+        f"was rolled back; version {champion.version} is champion"
+    )
+
+
+def _fingerprints(version: ModelVersion) -> tuple[str | None, ...]:
+    return tuple(version.tags.get(tag) for tag in FINGERPRINT_TAGS)
 
 
 def _fetched(split: Split, config: Config, hashes: Mapping[str, str]) -> list[Picture]:

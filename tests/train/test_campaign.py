@@ -35,6 +35,7 @@ from nfbmr.train.campaign_state import Campaign
 from nfbmr.train.category_tasks import split_categories
 from nfbmr.train.code_version import code_version
 from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.finished import FINGERPRINT_TAGS
 from nfbmr.train.night import Night
 from nfbmr.train.sample_pictures import HEATMAPS_FILE, LOSSES_FILE
 from nfbmr.train.split import Split, split_normals
@@ -224,6 +225,42 @@ def test_one_category_that_cannot_be_looked_up_is_taken_for_changed(trained: Tra
     registry.is_gone = True
     with pytest.raises(RegistryUnavailableError, match="is out of reach"):
         unchanged_categories(splits, config, registry, told)
+
+
+def test_what_was_rolled_back_is_not_fitted_again_every_night(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """The gate would refuse it: the same pictures with the same settings make the same detector."""
+    shutil.copy(trained.work_dir / "mlflow.db", tmp_path)
+    registry = Registry(default_uri(str(tmp_path)))
+    first, second = (result.category for result in trained.results)
+    fitted = registry.resolve(first)
+    created = registry.client.create_model_version(
+        fitted.name, fitted.source, fitted.run_id, tags=dict.fromkeys(FINGERPRINT_TAGS, "other")
+    )
+    other = str(created.version)
+    splits, _ = split_categories(discover(trained.factory.root, "mvtec"), trained.config)
+
+    def unchanged() -> list[str]:
+        rows, names = unchanged_categories(splits, trained.config, registry, QUIET)
+        assert list(names) == [row.category for row in rows]
+        decisions.update({row.category: (row.version, row.decision) for row in rows})
+        return list(names)
+
+    decisions: dict[str, tuple[str | None, str]] = {}
+    registry.promote(first, other, {})
+    assert unchanged() == [second]
+    registry.promote(first, fitted.version, {})
+    assert unchanged() == [first, second]
+    registry.rollback(first)
+    assert registry.resolve(first).version == other
+    assert unchanged() == [first, second]
+    version, decision = decisions[first]
+    assert version == fitted.version
+    assert f"was rolled back; version {other} is champion" in decision
+    registry.promote(first, fitted.version, {})
+    registry.promote(first, other, {})
+    assert unchanged() == [second], "a person's choice is no rollback"
 
 
 def run_on(data: Path, config: Config, work_dir: Path) -> list[CategoryResult]:
