@@ -13,7 +13,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from nfbmr.errors import STORE_FAULTS, FeaturesError, NfbmrError, StoreError
 from nfbmr.model.runner import best_device
@@ -21,6 +21,7 @@ from nfbmr.resources import first_cause
 from nfbmr.train.category_task import CategoryTask, FitReport
 from nfbmr.train.data_parallel import Workers
 from nfbmr.train.fit_capacity import FitShare
+from nfbmr.train.process_group import torch_config
 
 _CONTROLLER_RETRIES = 3
 """Ray Train would otherwise wait for ever for workers that the cluster has no room for."""
@@ -94,7 +95,7 @@ def fit_one(
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"task": task, "board": board},
-        torch_config=TorchConfig(backend=_process_group_backend(share)),
+        torch_config=torch_config(share.workers),
         scaling_config=ScalingConfig(
             num_workers=share.workers,
             use_gpu=share.gpus > 0,
@@ -116,14 +117,6 @@ def fit_one(
     if result.checkpoint is None:
         return Failed(task.category, f"The worker of {task.category!r} reported no detector.")
     return outcome_of(task.category, result.checkpoint)
-
-
-def _process_group_backend(share: FitShare) -> str | None:
-    """What the workers of a fit talk through; None lets Ray Train choose (NCCL between GPUs).
-
-    A worker on its own talks to nobody, and NCCL would refuse a node whose GPU is only declared.
-    """
-    return "gloo" if share.workers == 1 else None
 
 
 def outcome_of(category: str, checkpoint: Checkpoint) -> Outcome:
