@@ -5,6 +5,10 @@ A job of the same name that still runs is followed instead: a scheduler that los
 round again before the night is over, never starts a second one beside the first. With an --id, the
 job of that id is followed even when it has ended meanwhile: a repeated pod tells how it ended.
 
+A job that ended by what may pass (a store, a registry or workers out of reach, a signal) gives the
+exit code 5: a scheduler may repeat the command, and with an --id the cluster gets the job again as
+ID.2, ID.3 and so on. Any other bad end is 3, and nothing is submitted again.
+
 Nothing is waited for without end. A cluster that does not answer is asked again for --wait-min
 minutes, before the job is submitted and while it runs; then, or when the cluster has forgotten the
 job, the exit code is 4, and a scheduler may repeat the command.
@@ -18,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import shlex
 import sys
 import time
@@ -28,11 +33,15 @@ from typing import Any, TypeVar
 
 import aiohttp
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 NAME_KEY = "nfbmr-job"
 ENDED_BADLY = 3
 CLUSTER_LOST = 4
+ENDED_EARLY = 5
+
+MAY_PASS = frozenset({4, 6, 9, 10})
+"""Exit codes of the jobs: weights, registry, workers, store (``nfbmr/errors.py``)."""
 
 Answer = TypeVar("Answer")
 
@@ -128,15 +137,31 @@ def _patiently(ask: Callable[[], Answer], address: str, wait_s: float, waits: Wa
         time.sleep(waits.pause_s)
 
 
-def running_job(
-    client: JobSubmissionClient, name: str, submission_id: str | None = None
-) -> str | None:
-    """The id of the job of this name that has not ended, or of this id even if it has."""
-    for job in client.list_jobs():
+def ended_early(job: JobDetails) -> bool:
+    """Whether a job ended by something that may be over when the same command goes on.
+
+    A driver that a signal ended has a code below zero or, where a shell stands between, above 128;
+    one that was lost with its node has none. What a person stopped is not taken up again.
+    """
+    code = job.driver_exit_code
+    if job.status != JobStatus.FAILED:
+        return False
+    return code is None or not 0 <= code <= 128 or code in MAY_PASS
+
+
+def attempts(jobs: Sequence[JobDetails], submission_id: str) -> list[JobDetails]:
+    """The jobs of an id and of its further attempts, in order."""
+    number = re.compile(re.escape(submission_id) + r"(?:\.(\d+))?")
+    found = [(number.fullmatch(job.submission_id or ""), job) for job in jobs]
+    numbered = [(int(match[1] or 1), job) for match, job in found if match]
+    return [job for _, job in sorted(numbered, key=lambda pair: pair[0])]
+
+
+def running_job(jobs: Sequence[JobDetails], name: str) -> str | None:
+    """The id of the job of this name that has not ended."""
+    for job in jobs:
         has_name = (job.metadata or {}).get(NAME_KEY) == name
-        if not job.submission_id:
-            continue
-        if job.submission_id == submission_id or (has_name and not job.status.is_terminal()):
+        if job.submission_id and has_name and not job.status.is_terminal():
             return str(job.submission_id)
     return None
 
@@ -145,14 +170,20 @@ def _begin(arguments: argparse.Namespace, waits: Waits) -> tuple[JobSubmissionCl
     """Submit the job, or find it: the client and the job's id."""
     client = _Client(arguments.address, waits.answer_s)
     # Looked for again on every try: a request that was not answered may have been heard.
-    job_id = running_job(client, arguments.name, arguments.id)
+    jobs = client.list_jobs()
+    before = attempts(jobs, arguments.id) if arguments.id else []
+    job_id = running_job(jobs, arguments.name)
+    if job_id is None and before and not ended_early(before[-1]):
+        job_id = str(before[-1].submission_id)
     if job_id is not None:
         print(f"{arguments.name}: {job_id} still runs, or has just ended; following it", flush=True)
         return client, job_id
+    if before:
+        print(f"{arguments.name}: {before[-1].submission_id} ended early; once more", flush=True)
     job_id = client.submit_job(
         entrypoint=shlex.join(arguments.entrypoint),
         metadata={NAME_KEY: arguments.name},
-        submission_id=arguments.id,
+        submission_id=f"{arguments.id}.{len(before) + 1}" if before else arguments.id,
     )
     print(f"{arguments.name}: submitted as {job_id}", flush=True)
     return client, job_id
@@ -175,14 +206,14 @@ async def _follow(client: JobSubmissionClient, job_id: str, printed: int, quiet_
         return max(seen, printed)
 
 
-def _status(client: JobSubmissionClient, job_id: str) -> JobStatus:
-    """The job's state.
+def _details(client: JobSubmissionClient, job_id: str) -> JobDetails:
+    """The job's state, and how it ended.
 
     Raises:
         ClusterLostError: the cluster does not know the job.
     """
     try:
-        return client.get_job_status(job_id)
+        return client.get_job_info(job_id)
     except RuntimeError as error:
         if "status code 404" not in str(error):
             raise
@@ -198,11 +229,13 @@ def _to_its_end(arguments: argparse.Namespace, waits: Waits) -> int:
     printed = 0
     while True:
         # Asked for before what is left of the lines is: a job that has ended prints no more.
-        status = _patiently(lambda: _status(client, job_id), arguments.address, wait_s, waits)
+        job = _patiently(lambda: _details(client, job_id), arguments.address, wait_s, waits)
         printed = asyncio.run(_follow(client, job_id, printed, waits.quiet_s))
-        if status.is_terminal():
-            print(f"{arguments.name}: {job_id} {status.value.lower()}", flush=True)
-            return 0 if status == JobStatus.SUCCEEDED else ENDED_BADLY
+        if job.status.is_terminal():
+            print(f"{arguments.name}: {job_id} {job.status.value.lower()}", flush=True)
+            if job.status == JobStatus.SUCCEEDED:
+                return 0
+            return ENDED_EARLY if ended_early(job) else ENDED_BADLY
         # The stream of lines may end before the job does, with whoever hands them out.
         time.sleep(waits.pause_s)
 
@@ -212,7 +245,8 @@ def main(argv: Sequence[str] | None = None, waits: Waits | None = None) -> int:
 
     Returns:
         0 if it succeeded; ``ENDED_BADLY`` if it ran and ended otherwise, so that a scheduler can
-        tell it from ``CLUSTER_LOST``: the cluster did not answer, or has forgotten the job.
+        tell it from ``ENDED_EARLY``, by what may pass, and from ``CLUSTER_LOST``: the cluster did
+        not answer, or has forgotten the job.
     """
     arguments = _parser().parse_args(argv)
     try:

@@ -7,10 +7,11 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 from nfbmr import storage
 from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
-from nfbmr.errors import STORE_FAULTS, FailureBudgetError, OutputError
+from nfbmr.errors import STORE_FAULTS, ConfigError, FailureBudgetError, OutputError
 from nfbmr.output_place import check_place
 from nfbmr.progress import Progress, table
 from nfbmr.session import ray_session
@@ -102,12 +103,8 @@ def _forget(uri: str) -> None:
         ) from error
 
 
-def _campaign(arguments: argparse.Namespace) -> CampaignRows:
+def _campaign(arguments: argparse.Namespace, until: float | None) -> CampaignRows:
     config = config_of(arguments)
-    now = time.time()
-    until = parse_until(arguments.until, now) if arguments.until else None
-    if until is not None and until <= now:
-        print(f"--until {arguments.until} has passed: no category is begun.", flush=True)
     with ray_session(arguments.ray_address):
         return run_campaign(
             arguments.data,
@@ -124,7 +121,12 @@ def _campaign(arguments: argparse.Namespace) -> CampaignRows:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _forget(arguments.json)
-    results = _campaign(arguments)
+    now = time.time()
+    until = parse_until(arguments.until, now) if arguments.until else None
+    was_over = until is not None and until <= now
+    if was_over:
+        print(f"--until {arguments.until} has passed: no category is begun.", flush=True)
+    results = _campaign(arguments, until)
     print(summary_table(results), flush=True)
     if arguments.json:
         data = json.dumps([result.as_dict() for result in results], indent=1).encode()
@@ -140,6 +142,12 @@ def _run(arguments: argparse.Namespace) -> int:
         raise FailureBudgetError(
             f"{len(failed)} of {len(results)} categories failed: {', '.join(failed)}. The table "
             f"says why, the others are not affected; {failed[0]}: {reasons[0]}"
+        )
+    if was_over and len(late) == len(results):
+        raise ConfigError(
+            f"--until {arguments.until} had passed when the command began, at "
+            f"{datetime.fromtimestamp(now).isoformat(' ', 'minutes')} by this machine's clock: "
+            f"none of {len(results)} categories was begun. Give a later time, or none."
         )
     return 0
 

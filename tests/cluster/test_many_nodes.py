@@ -267,10 +267,11 @@ def test_a_submitted_job_is_followed_and_a_second_of_its_name_is_the_first(
     assert run("good", "print('said by the job')") == 0
     assert "said by the job" in capfd.readouterr().out
     assert run("bad", "raise SystemExit(8)") == submit.ENDED_BADLY
+    assert run("lost", "import os; os.kill(os.getpid(), 9)") == submit.ENDED_EARLY
     slow = f"{sys.executable} -c 'import time; time.sleep(20)'"
     first = nodes.client.submit_job(entrypoint=slow, metadata={submit.NAME_KEY: "night"})
-    assert submit.running_job(nodes.client, "night") == first
-    assert submit.running_job(nodes.client, "other") is None
+    assert submit.running_job(nodes.client.list_jobs(), "night") == first
+    assert submit.running_job(nodes.client.list_jobs(), "other") is None
     before = len(nodes.client.list_jobs())
     assert run("night", "print('never')") == 0
     assert len(nodes.client.list_jobs()) == before

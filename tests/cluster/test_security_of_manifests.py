@@ -167,7 +167,7 @@ def test_traffic_is_denied_unless_a_policy_names_it() -> None:
                     ports = {port["port"] for port in rule["ports"]}
                     selected = policy["podSelector"]["matchLabels"]
                     is_head = selected.get("ray.io/node-type") == "head"
-                    assert ports == ({6443} if is_head else {443})
+                    assert ports == ({443, 6443} if is_head else {443})
 
 
 def test_metrics_are_for_the_namespaces_that_carry_the_readmes_label() -> None:

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 import pytest
 import ray
 from aiohttp import web
+from ray.job_submission import JobDetails
 
+from nfbmr.errors import RegistryError, StoreError, WeightsError, WorkerError
 from tests.cluster.submit_script import load_script
 from tests.services.processes import free_ports
 
@@ -33,6 +35,7 @@ class Jobs:
         submitted: ids of the jobs that were submitted.
         names: of the jobs, by id.
         status: of every job, next; the last one stays.
+        exit_code: of every job that has ended.
         lines: what a job has printed.
         is_silent: requests are taken and never answered.
         silent_after: so many times the state is told, then nothing is answered.
@@ -46,6 +49,7 @@ class Jobs:
     submitted: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     status: list[str] = field(default_factory=lambda: ["RUNNING"])
+    exit_code: int | None = 8
     lines: str = ""
     is_silent: bool = False
     silent_after: int | None = None
@@ -67,6 +71,7 @@ class Jobs:
             "submission_id": job_id,
             "status": self.status[0],
             "entrypoint": "true",
+            "driver_exit_code": self.exit_code,
             "metadata": {submit.NAME_KEY: self.names[job_id]},
         }
 
@@ -212,6 +217,49 @@ def test_a_repeated_pod_follows_the_submission_of_the_first_even_when_it_has_end
         assert jobs.submitted == ["night-1"]
         jobs.follow("--id", "night-2")
     assert jobs.submitted == ["night-1", "night-2"]
+
+
+@pytest.mark.parametrize("exit_code", [4, 6, 9, 10, -9, 137, None])
+def test_what_may_pass_is_submitted_once_more_by_a_repeated_pod(exit_code: int | None) -> None:
+    jobs = Jobs(status=["FAILED"], exit_code=exit_code)
+    with jobs.serving():
+        for _ in range(3):
+            assert jobs.follow("--id", "night-1") == submit.ENDED_EARLY
+        jobs.status = ["RUNNING", "SUCCEEDED"]
+        assert jobs.follow("--id", "night-1") == 0, "whoever lost the last one follows it"
+    assert jobs.submitted == ["night-1", "night-1.2", "night-1.3"]
+
+
+def test_an_attempt_that_ended_for_good_is_the_last_one() -> None:
+    jobs = Jobs(status=["FAILED"], exit_code=10)
+    with jobs.serving():
+        assert jobs.follow("--id", "night-1") == submit.ENDED_EARLY
+        jobs.exit_code = 8
+        assert jobs.follow("--id", "night-1") == submit.ENDED_BADLY
+        assert jobs.follow("--id", "night-11") == submit.ENDED_BADLY
+    assert jobs.submitted == ["night-1", "night-11"]
+
+
+def test_what_a_person_stopped_is_left_alone() -> None:
+    jobs = Jobs(status=["STOPPED"], exit_code=None)
+    with jobs.serving():
+        assert jobs.follow("--id", "night-1") == submit.ENDED_BADLY
+        assert jobs.follow("--id", "night-1") == submit.ENDED_BADLY
+    assert jobs.submitted == ["night-1"]
+
+
+def test_the_codes_that_may_pass_are_those_of_the_jobs() -> None:
+    passing = (WeightsError, RegistryError, WorkerError, StoreError)
+    assert {error.exit_code for error in passing} == submit.MAY_PASS
+
+
+def test_attempts_are_counted_past_nine() -> None:
+    jobs = [
+        JobDetails(type="SUBMISSION", submission_id=job_id, status="FAILED", entrypoint="true")
+        for job_id in ("n.10", "n", "n.9", "n.2", "n.x", "other")
+    ]
+    found = [job.submission_id for job in submit.attempts(jobs, "n")]
+    assert found == ["n", "n.2", "n.9", "n.10"]
 
 
 def test_a_token_that_the_cluster_refuses_is_not_tried_again(

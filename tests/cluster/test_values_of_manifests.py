@@ -142,7 +142,8 @@ def test_policies_speak_of_ports_on_which_pods_listen() -> None:
 
 
 SIZES = {"Mi": 2**20, "Gi": 2**30}
-PILLOWS_BYTES_PER_PIXEL = 4
+BYTES_PER_DECODED_PIXEL = 21
+"""At most, while a picture is converted (``DecodingRoom``); large ones take turns."""
 PROCESS_BYTES = 3 * 2**30
 """Of a process with PyTorch and its CUDA libraries."""
 
@@ -160,8 +161,7 @@ def test_a_gpu_pod_holds_what_its_settings_promise(file: str) -> None:
     _, requests = worker_group("gpu")
     size = night.backbone.image_size_px
     units = 2 * run.unit_size * size**2 * 3
-    # As it is decoded, and turned upright or converted.
-    pictures = run.decode_threads * 2 * DEFAULT_LIMITS.max_pixels * PILLOWS_BYTES_PER_PIXEL
+    pictures = DEFAULT_LIMITS.max_pixels * BYTES_PER_DECODED_PIXEL
     actor = PROCESS_BYTES + run.heads_cache_mib * 2**20 + units + pictures
     actors = int(requests["nvidia.com/gpu"]) / run.gpus_per_actor
     memory = in_bytes(requests["memory"])

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow.dataset
@@ -80,6 +81,21 @@ def test_a_night_in_which_nothing_changed(
     assert [row["outcome"] for row in rows] == ["unchanged", "unchanged"]
     assert [row["version"] for row in rows] == ["1", "1"]
     assert capsys.readouterr().out.count("version 1 is champion") == 2
+
+
+def test_a_night_that_begins_after_its_end_does_not_pass_for_one(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table is there, but whoever looks at exit codes learns that nothing was done."""
+    an_hour_ago = datetime.now() - timedelta(hours=1)
+    arguments = ["--data", trained.factory.root, "--layout", "mvtec", "--preset", "small"]
+    arguments += ["--work-dir", str(tmp_path / "work"), "--json", str(tmp_path / "night.json")]
+    arguments += ["--set", "calibration.false_alarm_rate=0.1"]
+    arguments += ["--until", f"{an_hour_ago:%H:%M}"]
+    assert jobs.train.main(arguments) == 2
+    rows = json.loads((tmp_path / "night.json").read_text())
+    assert [row["outcome"] for row in rows] == ["not started", "not started"]
+    assert "none of 2 categories was begun. Give a later time" in capsys.readouterr().err
 
 
 def test_a_category_with_too_many_unreadable_pictures_fails_and_so_does_the_command(
