@@ -7,8 +7,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nfbmr.errors import ConfigError
+from nfbmr.model.network_arguments import argument_problem
 from nfbmr.model.precision import BACKBONE_PRECISIONS, FLOAT32
 from nfbmr.model.weights import EMBEDDED, PRETRAINED, RANDOM, SMALL_BACKBONE, WeightsFile
+
+MAX_IMAGE_SIZE_PX = 8192
+"""Far above what a backbone is given; a typing error would take the memory of every actor."""
 
 RESAMPLINGS = ("bilinear", "bicubic", "box", "lanczos")
 
@@ -31,12 +35,14 @@ class BackboneSettings:
             The paper's is ``blocks.5`` of ``tf_efficientnet_b5``.
         weights: ``embedded`` (``nfbmr_small`` only), ``pretrained`` (timm downloads them by the
             model's name), ``random`` (tests), or a path or ``s3://`` URI of a safetensors file.
-        image_size_px: pictures are squeezed to this height and width; the paper uses 768.
+        image_size_px: pictures are squeezed to this height and width, at most
+            ``MAX_IMAGE_SIZE_PX``; the paper uses 768.
         resampling: how they are squeezed; the same in training and scoring.
         precision: of the forward passes, one of ``BACKBONE_PRECISIONS``: ``float32``, ``mixed`` or
             ``bfloat16`` (the last two where the device computes with it); the same in training and
             scoring.
-        kwargs: further arguments of ``timm.create_model``.
+        kwargs: further arguments of ``timm.create_model`` that say what the network is like:
+            numbers, texts, booleans and short lists of them, see ``argument_problem``.
     """
 
     name: str = ""
@@ -48,10 +54,10 @@ class BackboneSettings:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.image_size_px < 8:
+        if not 8 <= self.image_size_px <= MAX_IMAGE_SIZE_PX:
             raise ConfigError(
-                f"backbone.image_size_px = {self.image_size_px}: expected at least 8; the paper "
-                "uses 768."
+                f"backbone.image_size_px = {self.image_size_px}: expected at least 8 and at most "
+                f"{MAX_IMAGE_SIZE_PX}; the paper uses 768."
             )
         if self.resampling not in RESAMPLINGS:
             raise ConfigError(
@@ -63,6 +69,9 @@ class BackboneSettings:
                 f"backbone.precision = {self.precision!r}: expected one of "
                 f"{', '.join(BACKBONE_PRECISIONS)}."
             )
+        problem = argument_problem(self.kwargs)
+        if problem:
+            raise ConfigError(f"backbone.kwargs: {problem}.")
 
 
 def with_defaults(settings: BackboneSettings, file: WeightsFile | None) -> BackboneSettings:

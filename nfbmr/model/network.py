@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from nfbmr.errors import ConfigError, WeightsError
@@ -12,12 +13,15 @@ from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.small_backbone import create_small_backbone
 from nfbmr.model.weights import PRETRAINED, SMALL_BACKBONE, WeightsFile
 
+MAX_PARAMETERS = 2_000_000_000
+"""8 GB in float32. All but three of timm's networks are smaller."""
+
 
 def create_network(settings: BackboneSettings) -> nn.Module:
     """The whole network, with timm's pretrained weights where they are asked for.
 
     Raises:
-        ConfigError: the name or an option is unknown.
+        ConfigError: the name or an option is unknown, or the network is too large.
         WeightsError: the weights could not be downloaded.
     """
     if settings.name == SMALL_BACKBONE:
@@ -31,12 +35,21 @@ def create_network(settings: BackboneSettings) -> nn.Module:
             f"backbone.name = {settings.name!r} is not a model that timm {timm.__version__} knows. "
             f"Near it: {', '.join(nearest[:5])}. `timm.list_models()` lists all."
         )
+    return _built(settings, _fitting_arguments(settings))
+
+
+def _fitting_arguments(settings: BackboneSettings) -> Mapping[str, Any]:
+    """The arguments that the network can be built with, the size of pictures among them."""
     if not _wants_its_size(settings):
-        return _created(settings, settings.kwargs)
+        _require_buildable(settings, settings.kwargs)
+        return settings.kwargs
+    sized = {"img_size": settings.image_size_px, **settings.kwargs}
     try:
-        return _created(settings, {"img_size": settings.image_size_px, **settings.kwargs})
+        _require_buildable(settings, sized)
     except ConfigError:  # Hybrids that are called transformers, but take any size.
-        return _created(settings, settings.kwargs)
+        _require_buildable(settings, settings.kwargs)
+        return settings.kwargs
+    return sized
 
 
 def _wants_its_size(settings: BackboneSettings) -> bool:
@@ -44,29 +57,53 @@ def _wants_its_size(settings: BackboneSettings) -> bool:
     return any(kind in settings.name for kind in ("vit", "deit", "eva"))
 
 
-def _created(settings: BackboneSettings, arguments: Mapping[str, Any]) -> nn.Module:
+def _require_buildable(settings: BackboneSettings, arguments: Mapping[str, Any]) -> None:
+    """Build the network without memory first: arguments may ask for more than there is.
+
+    Raises:
+        ConfigError: timm cannot build it, or it is larger than ``MAX_PARAMETERS``.
+    """
     import timm
 
     try:
+        with torch.device("meta"):
+            network = timm.create_model(settings.name, num_classes=0, **arguments)
+    except Exception as error:  # networks raise what they like for what they do not take
+        raise _unfit(settings, arguments, error) from error
+    size = sum(tensor.numel() for tensor in network.state_dict().values())
+    if size > MAX_PARAMETERS:
+        raise ConfigError(
+            f"{settings.name} with backbone.kwargs = {dict(arguments)} has {size:,} parameters: "
+            f"expected at most {MAX_PARAMETERS:,}. Choose a smaller backbone."
+        )
+
+
+def _built(settings: BackboneSettings, arguments: Mapping[str, Any]) -> nn.Module:
+    import timm
+
+    is_pretrained = settings.weights == PRETRAINED
+    try:
         network: nn.Module = timm.create_model(
-            settings.name,
-            pretrained=settings.weights == PRETRAINED,
-            num_classes=0,
-            **arguments,
+            settings.name, pretrained=is_pretrained, num_classes=0, **arguments
         )
         return network
-    except TypeError as error:
-        raise ConfigError(
-            f"backbone.kwargs = {dict(settings.kwargs)} do not fit {settings.name}: {error}."
-        ) from error
     except Exception as error:  # a hub's client has exceptions of its own for proxies and resets
-        if settings.weights != PRETRAINED:
-            raise
+        if not is_pretrained:
+            raise _unfit(settings, arguments, error) from error
         raise WeightsError(
             f"The pretrained weights of {settings.name} could not be downloaded "
             f"({type(error).__name__}). Without a network, give a safetensors file: set "
             "backbone.weights to its path or s3:// URI."
         ) from error
+
+
+def _unfit(
+    settings: BackboneSettings, arguments: Mapping[str, Any], error: Exception
+) -> ConfigError:
+    return ConfigError(
+        f"backbone.kwargs = {dict(arguments)} do not fit {settings.name} "
+        f"({type(error).__name__}: {error!s:.200}): give what timm's {settings.name} takes."
+    )
 
 
 def normalisation(

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from nfbmr.errors import STORE_ERRORS, WeightsError, refuse_login
+from nfbmr.model.network_arguments import argument_problem
 
 EMBEDDED = "embedded"
 PRETRAINED = "pretrained"
@@ -41,10 +42,9 @@ class WeightsFile:
         Raises:
             ValueError: it says something else than expected.
         """
-        if not isinstance(self.kwargs, dict):
-            raise ValueError(
-                f"kwargs = {self.metadata['kwargs']!r} in its header: expected JSON {{}}"
-            )
+        problem = argument_problem(self.kwargs)
+        if problem:
+            raise ValueError(f"kwargs in its header: {problem}")
         for key in ("mean", "std"):
             self.channel_statistics(key)
 
@@ -110,7 +110,7 @@ def parse_weights(data: bytes, source: str) -> WeightsFile:
         header_length = struct.unpack("<Q", data[:8])[0]
         metadata = json.loads(data[8 : 8 + header_length]).get("__metadata__", {})
         return WeightsFile(tensors, metadata)
-    except (safetensors.SafetensorError, struct.error, ValueError) as error:
+    except (safetensors.SafetensorError, struct.error, ValueError, RecursionError) as error:
         raise WeightsError(
             f"{source} is not a readable safetensors file ({error}). Pickled files (.pth, .pt, "
             ".bin) are not loaded because they can run code: convert them with "

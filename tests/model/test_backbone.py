@@ -1,5 +1,6 @@
 """Any timm network, cut anywhere, becomes a map of features; what does not fit says so."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,11 @@ def test_the_backbone_is_frozen() -> None:
         ({"name": "efficientnet_b9"}, ["efficientnet_b9", "not a model"]),
         ({"name": "resnet18", "layer": "blocks.5"}, ["blocks.5", "layer1"]),
         ({"name": "resnet18", "kwargs": {"colour": 3}}, ["colour", "resnet18"]),
+        ({"name": "resnet18", "kwargs": {"act_layer": "nope"}}, ["KeyError", "nope", "resnet18"]),
+        (
+            {"name": "vit_tiny_patch16_224", "kwargs": {"embed_dim": 65535, "num_heads": 1}},
+            ["parameters", "vit_tiny_patch16_224", "at most 2,000,000,000"],
+        ),
         ({"name": "vit_tiny_patch16_224", "image_size_px": 100}, ["image_size_px = 100"]),
         ({"name": "swin_tiny_patch4_window7_224", "image_size_px": 100}, ["image_size_px = 100"]),
     ],
@@ -131,24 +137,30 @@ def test_what_does_not_fit_is_named(settings: dict[str, object], words: list[str
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("image_size_px", 4), ("resampling", "magic"), ("precision", "float8")]
+    ("name", "value"),
+    [
+        ("image_size_px", 4),
+        ("image_size_px", 8193),
+        ("resampling", "magic"),
+        ("precision", "float8"),
+    ],
 )
 def test_impossible_settings_are_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"backbone.{name} = "):
         BackboneSettings(**{name: value})  # type: ignore[arg-type]
 
 
-def test_weights_by_timms_name_come_through_timm(tmp_path: Path) -> None:
+def test_weights_by_timms_name_come_through_timm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its own loading of pretrained weights, from a file in the hub's place."""
     network = timm.create_model("resnet18", pretrained=False)
     file = tmp_path / "hub.safetensors"
     safetensors.torch.save_file(network.state_dict(), file)
+    from_file = partial(timm.create_model, pretrained_cfg_overlay={"file": str(file)})
+    monkeypatch.setattr("timm.create_model", from_file)
     settings = BackboneSettings(
-        name="resnet18",
-        layer="layer2",
-        weights="pretrained",
-        image_size_px=64,
-        kwargs={"pretrained_cfg_overlay": {"file": str(file)}},
+        name="resnet18", layer="layer2", weights="pretrained", image_size_px=64
     )
     backbone = create_backbone(settings)
     assert torch.equal(backbone.network.get_parameter("conv1.weight"), network.conv1.weight)
@@ -171,8 +183,12 @@ def test_a_hub_behind_a_proxy_that_denies_is_the_same_sentence(
 ) -> None:
     """What a hub's client raises then is no OSError."""
 
-    def denied(*_: object, **__: object) -> None:
-        raise ProxyError("403 Forbidden")
+    create_model = timm.create_model
+
+    def denied(name: str, pretrained: bool = False, **others: object) -> object:
+        if pretrained:
+            raise ProxyError("403 Forbidden")
+        return create_model(name, **others)
 
     monkeypatch.setattr("timm.create_model", denied)
     with pytest.raises(WeightsError, match=r"\(ProxyError\).*backbone\.weights"):
