@@ -26,6 +26,7 @@ from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import Heads, HeadsSettings
+from nfbmr.model.identity import described_backbone, settings_of_identity
 from nfbmr.model.mapper import MapperSettings
 from nfbmr.model.scoring import image_scores
 
@@ -141,6 +142,7 @@ class Detector:
         """
         folder = Path(folder)
         description = _read_description(folder / JSON_FILE)
+        backbone, weights = described_backbone(description, str(folder / JSON_FILE))
         try:
             settings = HeadsSettings(
                 flow=FlowSettings(**description["heads"]["flow"]),
@@ -152,8 +154,8 @@ class Detector:
             heads = _load_heads(shape, settings, folder / TENSORS_FILE)
             return cls(
                 category=description["category"],
-                backbone=description["backbone"],
-                weights=description["weights"],
+                backbone=backbone,
+                weights=weights,
                 heads=heads.eval().requires_grad_(False),
                 aggregate=description["aggregate"],
                 calibration=Calibration.from_scores(description["calibration_scores"]),
@@ -165,12 +167,6 @@ class Detector:
                 f"{folder / JSON_FILE} is damaged ({type(error).__name__}: {error}): fetch the "
                 "model version again, or fit the category again."
             ) from error
-
-
-def settings_of_identity(identity: Mapping[str, Any], weights: str) -> BackboneSettings:
-    """Settings that rebuild the backbone of an identity from weights at a given place."""
-    names = ("name", "layer", "kwargs", "image_size_px", "resampling", "precision")
-    return BackboneSettings(weights=weights, **{name: identity[name] for name in names})
 
 
 def check_identity(backbone: Backbone, expected: Mapping[str, Any], who: str) -> None:
@@ -202,7 +198,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"There is no detector at {path.parent}: expected {JSON_FILE} and {TENSORS_FILE}."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not readable JSON ({error}): fetch it again.") from error
     _check_format(description, str(path))
     return description

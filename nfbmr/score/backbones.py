@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from nfbmr.model.backbone import create_backbone
-from nfbmr.model.detector import check_identity, settings_of_identity
+from nfbmr.model.detector import check_identity
+from nfbmr.model.identity import settings_of_identity
 from nfbmr.model.network import first_stage
 from nfbmr.model.precision import MIXED
 from nfbmr.score.plan import Plan

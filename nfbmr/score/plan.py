@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from nfbmr import plain_values
 from nfbmr.errors import RegistryError
-from nfbmr.model.detector import described_shape
+from nfbmr.model.detector import JSON_FILE, described_shape
+from nfbmr.model.identity import described_backbone
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import Registry, describe_detector
 from nfbmr.score.planned_units import Units
@@ -142,6 +142,7 @@ def make_plan(
 
     Raises:
         RegistryError: not one category has a model, or the registry is out of reach.
+        WeightsError: a model's ``detector.json`` is damaged; it is named.
     """
     categories = sorted(filter(None, units.table.column("category").unique().to_pylist()))
 
@@ -170,15 +171,7 @@ def make_plan(
 def _planned_model(version: ModelVersion, registry_uri: str) -> PlannedModel:
     """From the description alone: the tensors of a thousand models take minutes to fetch."""
     described = describe_detector(version, registry_uri)
-    try:
-        backbone = plain_values.mapping(described["backbone"])
-        plain_values.count(backbone["image_size_px"])
-        plain_values.text(backbone["resampling"])
-        shape = described_shape(described, f"{version.name} version {version.version}")
-        weights = plain_values.text(described["weights"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RegistryError(
-            f"The description of {version.name} version {version.version} is damaged "
-            f"({type(error).__name__}: {error}): promote another one, or fit the category again."
-        ) from error
+    who = f"{JSON_FILE} of {version.name} version {version.version}"
+    shape = described_shape(described, who)
+    backbone, weights = described_backbone(described, who)
     return PlannedModel(version, backbone, weights, shape)

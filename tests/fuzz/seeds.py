@@ -40,6 +40,19 @@ _EXIF_TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0
 BACKBONE_KEY = "key"
 ENTRY = "ab"
 
+IDENTITY = {
+    "name": "nfbmr_small",
+    "layer": "layer3",
+    "kwargs": {"act_layer": "relu", "layers": [1, 2]},
+    "image_size_px": 64,
+    "resampling": "bilinear",
+    "precision": "float32",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+    "weights_hash": "5" * 64,
+}
+"""Of a backbone that nobody builds."""
+
 
 def _image(mode: str, size: tuple[int, int] = (24, 17)) -> Image.Image:
     pixels_HWC = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -152,7 +165,7 @@ def detector() -> Detector:
     )
     return Detector(
         category="bottle",
-        backbone={"name": "nfbmr_small", "layer": "layer3", "image_size_px": 64},
+        backbone=IDENTITY,
         weights="embedded",
         heads=Heads((8, 2, 2), settings).eval().requires_grad_(False),
         aggregate="top10",

@@ -90,13 +90,13 @@ def _mask(data: bytes, folder: Path) -> None:
 
 
 def _detector(name: str) -> Callable[[bytes, Path], None]:
-    """Loads a detector of which one file is the input."""
+    """Loads a detector of which one file is the input, and asks what its backbone is built by."""
 
     def run(data: bytes, folder: Path) -> None:
         if not (folder / name).exists():
             seeds.detector_files(folder)
         (folder / name).write_bytes(data)
-        Detector.load(folder)
+        Detector.load(folder).backbone_settings()
 
     return run
 

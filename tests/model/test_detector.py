@@ -15,6 +15,7 @@ from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.model.flow import FlowSettings
 from nfbmr.model.heads import Heads, HeadsSettings
+from nfbmr.model.identity import described_backbone
 from nfbmr.model.mapper import MapperSettings
 
 SETTINGS = BackboneSettings(image_size_px=64)
@@ -91,6 +92,9 @@ def test_an_unknown_format_says_which_version_can_read_it(
         ("calibration_scores", []),
         ("calibration_scores", "many"),
         ("category", ...),
+        ("backbone", ...),
+        ("backbone", []),
+        ("weights", 5),
     ],
 )
 def test_damage_is_an_error_with_the_file(
@@ -105,6 +109,39 @@ def test_damage_is_an_error_with_the_file(
     (tmp_path / JSON_FILE).write_text(json.dumps(description))
     with pytest.raises(WeightsError, match=str(tmp_path)):
         Detector.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("layer", ..., r"backbone\.layer is missing, expected a text"),
+        ("name", 5, r"backbone\.name = 5, expected a text"),
+        ("kwargs", [], r"backbone\.kwargs = \[\], expected an object"),
+        ("kwargs", {"checkpoint_path": "/x/y.pth"}, "'checkpoint_path' is not taken"),
+        ("kwargs", {"layers": {}}, "layers = {}: expected a number"),
+        ("image_size_px", "64", r"image_size_px = '64', expected a whole number"),
+        ("image_size_px", 10**6, r"image_size_px = 1000000: expected at least 8 and at most 8192"),
+        ("resampling", "magic", r"resampling = 'magic'"),
+        ("mean", [0.5, float("nan"), 0.5], "expected three finite numbers"),
+        ("std", [0.5, 0.0, 0.5], "expected three numbers above 0"),
+        ("weights_hash", None, "weights_hash = None"),
+    ],
+)
+def test_a_backbone_that_nobody_could_build_is_said_with_file_key_and_value(
+    detector: Detector, tmp_path: Path, key: str, value: object, words: str
+) -> None:
+    """By loading as by planning, which reads the description alone."""
+    detector.save(tmp_path)
+    description = json.loads((tmp_path / JSON_FILE).read_text())
+    assert described_backbone(description, "it") == (detector.backbone, "embedded")
+    description["backbone"] |= {key: value}
+    if value is ...:
+        del description["backbone"][key]
+    (tmp_path / JSON_FILE).write_text(json.dumps(description))
+    with pytest.raises(WeightsError, match=f"{JSON_FILE} is damaged: .*{words}.*fit the category"):
+        Detector.load(tmp_path)
+    with pytest.raises(WeightsError, match=f"^it is damaged: .*{words}"):
+        described_backbone(description, "it")
 
 
 @pytest.mark.parametrize("content", [b"", b"[1", b"[1]", b"\xff\xfe"])

@@ -1,6 +1,7 @@
 """The plan lists every picture once, in units named by what they hold."""
 
 import itertools
+import json
 import pickle
 import tarfile
 from pathlib import Path
@@ -12,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jobs.score
-from nfbmr.errors import ConfigError, DataError, OutputError, RegistryError
+from nfbmr.errors import ConfigError, DataError, OutputError, RegistryError, WeightsError
+from nfbmr.model.detector import JSON_FILE
 from nfbmr.registry import Registry, default_uri
 from nfbmr.score import planned_units
 from nfbmr.score.category_rule import CategoryRule
-from nfbmr.score.plan import Plan, PlannedPicture, pictures_table
+from nfbmr.score.plan import Plan, PlannedPicture, make_plan, pictures_table
 from nfbmr.score.plan_files import (
     PlanWriter,
     load_plan,
@@ -26,6 +28,7 @@ from nfbmr.score.plan_files import (
 )
 from nfbmr.score.planned_units import cut_units
 from tests.conftest import Trained
+from tests.registry.finished_fit import make_detector
 from tests.score.committed_run import committed
 from tests.score.planning import RUN_ID, listed, saved_plan
 
@@ -277,3 +280,29 @@ def test_text_in_a_plan_that_is_no_utf8_is_damage(tmp_path: Path) -> None:
     plan_json.write_text(text)
     with pytest.raises(OutputError, match="is damaged"):
         load_plan(str(tmp_path))
+
+
+def test_a_detector_whose_backbone_nobody_could_build_ends_planning_by_name(
+    tmp_path: Path,
+) -> None:
+    """And not the scoring of all categories, later, with whatever is raised there."""
+    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db")
+    registry.prepare()
+    for category in ("bottle", "screw"):
+        folder = tmp_path / category
+        make_detector(category).save(folder)
+        if category == "screw":
+            description = json.loads((folder / JSON_FILE).read_text())
+            del description["backbone"]["layer"]
+            (folder / JSON_FILE).write_text(json.dumps(description))
+        registry.register(category, folder, params={}, metrics={}, curves=[], tags={})
+
+    def plan(*categories: str) -> Plan:
+        pictures = pictures_table(
+            PlannedPicture(f"/a/{c}/1.png", "/a", f"{c}/1.png", None, 9, "v", c) for c in categories
+        )
+        return make_plan(RUN_ID, cut_units(pictures, 4), {}, registry, "challenger")
+
+    assert plan("bottle").models["bottle"].weights == "embedded"
+    with pytest.raises(WeightsError, match=r"nfbmr-screw version 1 .*backbone\.layer is missing"):
+        plan("bottle", "screw")

@@ -11,10 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray.data
+import timm
 import torch
 
 from nfbmr.errors import NfbmrError, OutputError, WeightsError
+from nfbmr.model.backbone import create_backbone
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
+from nfbmr.model.identity import described_backbone
 from nfbmr.model.weights import read_weights
 from nfbmr.plain_columns import ExtensionColumnError, plain
 from nfbmr.progress import Progress
@@ -28,7 +31,7 @@ from nfbmr.train.finished import FinishedFit
 from nfbmr.train.fit_checkpoint import FitCheckpoint
 from nfbmr.train.night import open_night
 from tests.conftest import Trained
-from tests.registry.finished_fit import finished_fit
+from tests.registry.finished_fit import finished_fit, make_detector
 from tests.security.pickle_bomb import Bomb, no_unpickling, parquet_with_a_bomb, pickled
 
 QUIET = Progress(quiet=True)
@@ -93,6 +96,38 @@ def test_as_model(name: str, model_folder: Path, trace: Path) -> None:
     error = planted(lambda: Detector.load(model_folder), trace)
     assert isinstance(error, WeightsError)
     assert name in str(error)
+
+
+@pytest.mark.parametrize(
+    "kwargs", ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"]
+)
+def test_as_what_a_models_network_is_built_with(kwargs: str, tmp_path: Path, trace: Path) -> None:
+    """timm loads files, and fetches addresses, that stand among a network's arguments."""
+    bomb = tmp_path / "w.pth"
+    torch.save({"weight": Bomb(trace)}, bomb)
+    make_detector().save(tmp_path)
+    description = json.loads((tmp_path / JSON_FILE).read_text())
+    description["backbone"] |= {"name": "resnet18", "kwargs": {kwargs: {"file": str(bomb)}}}
+    if kwargs in ("checkpoint_path", "cache_dir"):
+        description["backbone"]["kwargs"] = {kwargs: str(bomb)}
+    (tmp_path / JSON_FILE).write_text(json.dumps(description))
+    with pytest.raises(WeightsError, match="planning"):
+        described_backbone(description, "planning")
+    error = planted(
+        lambda: create_backbone(Detector.load(tmp_path).backbone_settings("random")), trace
+    )
+    assert f"'{kwargs}' is not taken" in str(error)
+
+
+def test_timm_opens_what_stands_there(tmp_path: Path, trace: Path) -> None:
+    """Else the test above would prove nothing; without its restriction the bomb goes off."""
+    bomb = tmp_path / "w.pth"
+    torch.save({"weight": Bomb(trace)}, bomb)
+    with pytest.raises(Exception, match="weights_only"):
+        timm.create_model("resnet18", checkpoint_path=str(bomb))
+    assert not trace.exists()
+    torch.load(bomb, weights_only=False)
+    assert trace.exists()
 
 
 def test_as_registered_model(trained: Trained, tmp_path: Path, trace: Path) -> None:

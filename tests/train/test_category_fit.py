@@ -8,6 +8,8 @@ import torch
 
 from nfbmr.config import load_config
 from nfbmr.errors import FeaturesError
+from nfbmr.model.backbone import create_backbone
+from nfbmr.model.backbone_settings import BackboneSettings
 from nfbmr.model.detector import Detector
 from nfbmr.model.scoring import image_scores
 from nfbmr.train.category_fit import CategoryTask, FitReport, fit_category
@@ -46,7 +48,7 @@ def task(root: Path, fitted: int, held_out: int, folds: int) -> CategoryTask:
         config=CONFIG,
         cache_root=str(root),
         backbone_key="backbone",
-        backbone={"name": "nfbmr_small"},
+        backbone=create_backbone(BackboneSettings(image_size_px=64)).identity(),
         fit_entries=entries[:fitted],
         held_out_entries=calibrating,
         synthetic_entries=[f"{entry}-cut1-1" for entry in calibrating],
