@@ -34,7 +34,7 @@ from nfbmr.score.plan_files import (
     remove_other_plans,
 )
 from nfbmr.score.publish import is_published, remove_leftovers
-from nfbmr.score.shared_places import check_seen_by_all_nodes
+from nfbmr.score.shared_places import check_seen_by_all_nodes, places_of_models
 from nfbmr.score.sources import list_sources
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.status import begin_session
@@ -242,7 +242,8 @@ def _score_left(
     if not left:
         return WorkDone()
     check_backbones(plan, request.weights, settings.forward)
-    check_seen_by_all_nodes([*request.sources, storage.join(output, PLAN_FOLDER)])
+    places = places_of_models(plan.models.values(), request.weights)
+    check_seen_by_all_nodes([*request.sources, storage.join(output, PLAN_FOLDER), *places])
     before = begin_session(output, settings.forward)
     if before not in (None, settings.forward):
         progress.say(

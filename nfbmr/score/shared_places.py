@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import ray
@@ -11,8 +12,25 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nfbmr import storage
 from nfbmr.errors import OutputError
+from nfbmr.model.weights import EMBEDDED, PRETRAINED, RANDOM
+from nfbmr.score.plan import PlannedModel
 
 _PATIENCE_S = 30.0
+_WILDCARDS = re.compile(r"[*?\[]")
+
+
+def places_of_models(models: Iterable[PlannedModel], weights: str | None) -> list[str]:
+    """Where the actors of a run find models and weights, of those in files: each place once.
+
+    Args:
+        models: of the plan.
+        weights: of the backbone, if not where they were at training.
+    """
+    models = list(models)
+    sources = [weights] if weights else [model.weights for model in models]
+    files = [source for source in sources if source not in (EMBEDDED, PRETRAINED, RANDOM)]
+    folders = [model.version.source for model in models]
+    return list(dict.fromkeys([*files, *(f for f in folders if f.startswith(("/", "file://")))]))
 
 
 def check_seen_by_all_nodes(uris: Sequence[str]) -> None:
@@ -22,13 +40,12 @@ def check_seen_by_all_nodes(uris: Sequence[str]) -> None:
     join later are not asked.
 
     Args:
-        uris: paths and URIs; those in object stores are the same everywhere.
+        uris: paths, patterns and URIs; those in object stores are the same everywhere.
 
     Raises:
         OutputError: a node does not see one of them.
     """
-    paths = [storage.absolute_uri(uri) for uri in uris]
-    local = [path for path in paths if "://" not in path and Path(path).exists()]
+    local = local_places(uris)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if not local or len(nodes) < 2:
         return
@@ -41,6 +58,20 @@ def check_seen_by_all_nodes(uris: Sequence[str]) -> None:
     }
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_PATIENCE_S)
     refuse_unseen({asked[answer]: _answer(answer) for answer in answered})
+
+
+def local_places(uris: Iterable[str]) -> list[str]:
+    """The paths among paths, patterns and URIs that are there; of a pattern the folder above it."""
+    found = (storage.absolute_uri(uri) for uri in uris)
+    paths = [_without_wildcards(Path(uri)) for uri in found if "://" not in uri]
+    return [str(path) for path in dict.fromkeys(paths) if path.exists()]
+
+
+def _without_wildcards(path: Path) -> Path:
+    """The path, or the last folder before its first part with a wildcard."""
+    if path.exists():
+        return path
+    return next(p for p in (path, *path.parents) if not _WILDCARDS.search(str(p)))
 
 
 def _unseen(paths: Sequence[str]) -> list[str]:
@@ -67,7 +98,7 @@ def refuse_unseen(unseen: Mapping[str, Sequence[str]]) -> None:
     for node, paths in unseen.items():
         if paths:
             raise OutputError(
-                f"{paths[0]} is here, but not on the cluster's node {node}: give archives and an "
-                "--output that all nodes reach, as an object store or a share that is mounted on "
-                "each of them."
+                f"{paths[0]} is here, but not on the cluster's node {node}: give archives, an "
+                "--output, a registry and weights that all nodes reach, as an object store or a "
+                "share that is mounted on each of them."
             )
