@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from nfbmr.errors import STORE_ERRORS, WeightsError, refuse_login
 from nfbmr.model.network_arguments import argument_problem
+from nfbmr.store_faults import retried
 
 EMBEDDED = "embedded"
 PRETRAINED = "pretrained"
@@ -74,17 +75,23 @@ class WeightsFile:
 def read_weights_bytes(source: str) -> bytes:
     """The bytes of the embedded weights, or of a file at a path or an ``s3://`` URI.
 
+    A store that is busy is tried again, for as long as ``store_faults.patience`` says.
+
     Raises:
-        WeightsError: the file does not exist or cannot be reached.
+        WeightsError: the file does not exist or cannot be reached: the cause is what a store said.
         ConfigError: the address has a login in it.
     """
     refuse_login(source)
     if source == EMBEDDED:
         asset = resources.files("nfbmr.model") / "assets" / f"{SMALL_BACKBONE}.safetensors"
         return asset.read_bytes()
-    try:
+
+    def read() -> bytes:
         with fsspec.open(source, "rb") as file:
-            data: bytes = file.read()
+            return bytes(file.read())
+
+    try:
+        return retried(read)
     except FileNotFoundError as error:
         raise WeightsError(
             f"backbone.weights = {source}: there is no such file. Expected a .safetensors file, an "
@@ -95,7 +102,6 @@ def read_weights_bytes(source: str) -> bytes:
             f"backbone.weights = {source}: cannot be read ({error}). Check the address, and for "
             "object stores the credentials in the environment."
         ) from error
-    return data
 
 
 def parse_weights(data: bytes, source: str) -> WeightsFile:

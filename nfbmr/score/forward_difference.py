@@ -72,6 +72,9 @@ class ForwardDifference:
         return cls(**{name: row[f"{_PREFIX}{name}"] for name in cls.__slots__})
 
 
+NOT_COMPARED_BECAUSE = "not_compared"
+"""The column that says why a comparison failed."""
+
 NOT_COMPARED: dict[str, None] = {f"{_PREFIX}{name}": None for name in ForwardDifference.__slots__}
 """The columns of a row without a comparison."""
 

@@ -117,6 +117,11 @@ def score_units(
                 count(work.pictures)
     if work.difference is not None:
         progress.say(work.difference.sentence())
+    if work.not_compared is not None:
+        progress.say(
+            "warning: what fast forward passes change is not known of all actors; the scores are "
+            f"there. {work.not_compared}"
+        )
     return work
 
 

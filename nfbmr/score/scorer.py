@@ -21,12 +21,12 @@ from nfbmr import storage
 from nfbmr.data.careful_decoding import CarefulDecoder
 from nfbmr.data.decoding import DecodePicture, decode_and_resize
 from nfbmr.data.decoding_room import DecodingRoom
-from nfbmr.errors import NfbmrError, RegistryUnavailableError, StoreError
+from nfbmr.errors import RegistryError, RegistryUnavailableError, StoreError, WeightsError
 from nfbmr.model.detector import Detector
 from nfbmr.registry import Registry, load_detector
 from nfbmr.score.decode import decode_pictures
-from nfbmr.score.forward import ForwardPasses
-from nfbmr.score.forward_difference import NOT_COMPARED
+from nfbmr.score.forward import ForwardPasses, ModelError
+from nfbmr.score.forward_difference import NOT_COMPARED, NOT_COMPARED_BECAUSE
 from nfbmr.score.metrics import ScoringMetrics
 from nfbmr.score.plan import PlannedModel
 from nfbmr.score.rows import RowMaker
@@ -37,6 +37,7 @@ from nfbmr.score.unit_row import UnitPicture, bytes_of, pictures_from_json, valu
 from nfbmr.score.units import write_unit
 from nfbmr.second_attempts import is_repeated
 from nfbmr.settings import RunSettings
+from nfbmr.store_faults import is_stores, patience
 
 _CAREFUL_UNITS = 32
 """More than Ray Data sends an actor at the same time."""
@@ -83,16 +84,33 @@ class Scorer:
         self.threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="nfbmr-decode")
 
     def _load(self, category: str) -> Detector:
-        version = self.models[category].version
+        """The detector of a category, as it was when the run was planned.
+
+        Raises:
+            StoreError: registry or store failed for longer than their patience.
+            RegistryError: they refuse it, or do not have it.
+            ModelError: it is damaged, or another one by now. This alone is the category's matter:
+                with the others its pictures, and all that follow, would become error rows.
+        """
+        model = self.models[category]
         try:
-            return self.registry.patiently(
-                lambda: load_detector(version, self.registry.uri), self.patience_s
-            )
-        except RegistryUnavailableError as error:
-            # No fault of the pictures: they must not become error rows.
-            raise StoreError(
+            with patience(self.patience_s):
+                detector = self.registry.patiently(
+                    lambda: load_detector(model.version, self.registry.uri), self.patience_s
+                )
+        except RegistryError as error:
+            is_gone = isinstance(error, RegistryUnavailableError)
+            raise (StoreError if is_gone else RegistryError)(
                 f"{error} Then run the same command again. What was finished stays."
             ) from error
+        except WeightsError as error:
+            raise (StoreError if is_stores(error) else ModelError)(str(error)) from error
+        if detector.backbone != model.backbone:
+            raise ModelError(
+                f"The files of {model.version.name} version {model.version.version} name another "
+                "backbone than when the run was planned: restore them in the registry's store."
+            )
+        return detector
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Decode, score and commit a batch of one unit; return a row of statistics."""
@@ -106,7 +124,7 @@ class Scorer:
             table = self.rows.table(row["category"], pictures, columns)
             output = storage.absolute_uri(self.output)
             write_unit(output, row["unit"], table, self.patience_s)
-        statistics = {**_statistics(row, pictures, clock), **self._difference_once()}
+        statistics = {**_statistics(row, pictures, clock), **self._comparison_once()}
         kinds = [picture.error_kind for picture in pictures if picture.error_kind is not None]
         self.metrics.count(row["category"], statistics, kinds)
         return pa.Table.from_pylist([statistics])
@@ -114,7 +132,11 @@ class Scorer:
     def _columns(
         self, category: str, pictures: Sequence[UnitPicture], batch: pa.Table, clock: StageClock
     ) -> dict[str, Sequence[Any]]:
-        """Columns of the pictures that can be scored; the others get their error."""
+        """Columns of the pictures that can be scored; the others get their error.
+
+        Raises:
+            NfbmrError: models or backbones cannot be had, which is no fault of the pictures.
+        """
         if category not in self.models:
             return {}
         pixels_BHWC = self._pixels(category, pictures, batch, clock)
@@ -124,22 +146,23 @@ class Scorer:
             with self.lock:
                 columns = self.forward.columns(category, pixels_BHWC, clock)
             return _finite(columns, [picture for picture in pictures if picture.error is None])
-        except StoreError:
-            raise
-        except NfbmrError as error:
+        except ModelError as error:
             for picture in pictures:
                 if picture.error is None:
                     picture.fail(str(error), MODEL)
             return {}
 
-    def _difference_once(self) -> Mapping[str, Any]:
-        """What the fast forward passes changed, told with the first unit that was scored."""
+    def _comparison_once(self) -> Mapping[str, Any]:
+        """What the fast forward passes changed, or why that is not known, told with one unit."""
+        nothing = {**NOT_COMPARED, NOT_COMPARED_BECAUSE: None}
         if self.told:
-            return NOT_COMPARED
+            return nothing
         with self.lock:
             seen = None if self.told else self.forward.difference
-            self.told = self.told or seen is not None
-        return NOT_COMPARED if seen is None else seen.as_columns()
+            failure = None if self.told else self.forward.not_compared
+            self.told = self.told or seen is not None or failure is not None
+        columns = NOT_COMPARED if seen is None else seen.as_columns()
+        return {**columns, NOT_COMPARED_BECAUSE: failure}
 
     def _pixels(
         self, category: str, pictures: Sequence[UnitPicture], batch: pa.Table, clock: StageClock

@@ -2,17 +2,20 @@
 
 import pickle
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
 import safetensors.torch
 import timm
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
 from nfbmr.errors import WeightsError
 from nfbmr.model.backbone import create_backbone
 from nfbmr.model.backbone_settings import BackboneSettings
-from nfbmr.model.weights import parse_weights, read_weights, state_hash
+from nfbmr.model.weights import parse_weights, read_weights, read_weights_bytes, state_hash
+from nfbmr.store_faults import is_stores, patience
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,38 @@ def test_wrong_credentials_are_named(
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(WeightsError, match="credentials"):
         read_weights(f"{s3_bucket}/missing.safetensors")
+
+
+class BusyStore(MemoryFileSystem):  # type: ignore[misc]
+    """In memory; it does not answer the next few times."""
+
+    protocol = "busystore"
+    store: ClassVar[dict[str, object]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    silent: ClassVar[int] = 0
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.removeprefix("busystore://")))
+
+    def _open(self, *arguments: object, **more: object) -> object:
+        if BusyStore.silent > 0:
+            BusyStore.silent -= 1
+            raise TimeoutError("no answer")
+        return super()._open(*arguments, **more)
+
+
+def test_a_busy_store_is_tried_again_as_long_as_patience_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fsspec.register_implementation("busystore", BusyStore, clobber=True)
+    fsspec.filesystem("busystore").pipe_file("/w.safetensors", b"weights")
+    monkeypatch.setattr(BusyStore, "silent", 1)
+    assert read_weights_bytes("busystore:///w.safetensors") == b"weights"
+    monkeypatch.setattr(BusyStore, "silent", 9)
+    with patience(0.0), pytest.raises(WeightsError, match="no answer") as caught:
+        read_weights_bytes("busystore:///w.safetensors")
+    assert is_stores(caught.value)
 
 
 def test_a_pickled_file_is_refused_and_not_run(tmp_path: Path) -> None:
