@@ -48,20 +48,22 @@ def finished_units_of(
     Args:
         start: makes the pipeline for units, sized for the nodes that are there.
         units: that are to be done.
-        timeout_s: see ``watched``.
+        timeout_s: so long no unit may be finished, however often units start anew meanwhile.
         say: told when units start anew.
 
     Raises:
         WorkerError: see ``watched``.
     """
     missing = {unit.name: unit for unit in units}
+    since = time.monotonic()
     while missing:
         lost = lost_nodes(alive_nodes())
         running = start(list(missing.values()))
         try:
-            for row in watched(running.iter_rows(), timeout_s, lost):
+            for row in watched(running.iter_rows(), timeout_s, lost, since):
                 missing.pop(row["unit"], None)
                 yield row
+                since = time.monotonic()
             return
         except NodeLostError:
             say(f"A node was lost and nothing comes any more: {len(missing)} units start anew")
@@ -89,7 +91,10 @@ def _release(running: Running) -> None:
 
 
 def watched(
-    rows: Iterator[Row], timeout_s: float, lost: Callable[[], object] = lambda: None
+    rows: Iterator[Row],
+    timeout_s: float,
+    lost: Callable[[], object] = lambda: None,
+    since: float | None = None,
 ) -> Iterator[Row]:
     """The rows, as long as they keep coming.
 
@@ -97,6 +102,8 @@ def watched(
         rows: taken in a thread of their own.
         timeout_s: so long nothing may come.
         lost: says whether a node is gone.
+        since: when the last row of an earlier pipeline came, ``time.monotonic()``; by default the
+            time for the first row counts from now.
 
     Raises:
         WorkerError: nothing came for so long; what was committed stays.
@@ -118,21 +125,26 @@ def watched(
     threading.Thread(target=read, name="nfbmr-rows", daemon=True).start()
     try:
         while True:
-            kind, value = _next(arrived, timeout_s, lost)
+            kind, value = _next(arrived, timeout_s, lost, since)
             if kind == "end":
                 return
             if kind == "error":
                 raise value
             yield value
+            since = None
     finally:
         unwanted.set()
 
 
 def _next(
-    arrived: queue.Queue[tuple[str, Any]], timeout_s: float, lost: Callable[[], object]
+    arrived: queue.Queue[tuple[str, Any]],
+    timeout_s: float,
+    lost: Callable[[], object],
+    since: float | None,
 ) -> tuple[str, Any]:
     started = time.monotonic()
-    while (left_s := started + timeout_s - time.monotonic()) > 0:
+    deadline = (started if since is None else since) + timeout_s
+    while (left_s := deadline - time.monotonic()) > 0:
         try:
             return arrived.get(timeout=min(left_s, _LOOK_EVERY_S))
         except queue.Empty:

@@ -1,5 +1,6 @@
 """A pipeline that stalls ends with a sentence; one that lost a node starts anew with the rest."""
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -99,3 +100,29 @@ def test_without_a_loss_patience_is_the_timeouts(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(watchdog, "alive_nodes", lambda: {"a"})
     with pytest.raises(WorkerError, match="stalled"):
         list(finished_units_of(lambda units: Pipeline(units, 2), UNITS, 0.5, print))
+
+
+def test_nodes_that_die_one_after_the_other_do_not_keep_a_run_going(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A new node comes for each that an actor's start has killed, and no unit is ever finished."""
+    monkeypatch.setattr(watchdog, "LOST_NODE_PATIENCE_S", 0.05)
+    monkeypatch.setattr(watchdog, "_LOOK_EVERY_S", 0.02)
+    names = itertools.count()
+    monkeypatch.setattr(watchdog, "alive_nodes", lambda: {str(next(names))})
+    started: list[Pipeline] = []
+
+    def start(units: Sequence[PlannedUnit]) -> Pipeline:
+        if len(started) > 100:
+            raise AssertionError("it goes on for ever")
+        # The first finishes two units: time counts from the last of them.
+        started.append(Pipeline(units, 0 if started else 2))
+        return started[-1]
+
+    said: list[str] = []
+    rows = finished_units_of(start, UNITS, 1.0, said.append)
+    assert [next(rows)["unit"] for _ in range(2)] == ["0", "1"]
+    with pytest.raises(WorkerError, match=r"No unit was finished for 1 s .*stall_timeout_s"):
+        next(rows)
+    assert len(started) >= 2
+    assert len(said) == len(started) - 1
