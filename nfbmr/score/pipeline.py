@@ -48,7 +48,8 @@ from nfbmr.score.units import read_unit
 from nfbmr.score.watchdog import finished_units_of
 from nfbmr.settings import IN_TASKS, RunSettings
 
-_UNITS_ASKED = 4
+_UNITS_ASKED = 256
+"""Of finished units, at most, until one is found with a picture that could be read."""
 
 
 def score_units(
@@ -144,7 +145,7 @@ class _PicturesByUnit:
 
     def readable(self, units: Collection[str]) -> str | None:
         """One of some finished units with a picture that could be read; None if none is known."""
-        for name in sorted(units)[:_UNITS_ASKED]:
+        for name in self._asked(units):
             try:
                 hashes = read_unit(self._output, name).column("content_hash")
             except OutputError:  # Another driver of the run has just finished it; or it is damaged.
@@ -152,6 +153,18 @@ class _PicturesByUnit:
             if hashes.null_count < len(hashes):
                 return name
         return None
+
+    def _asked(self, finished: Collection[str]) -> list[str]:
+        """Finished units to look for a readable picture in, of which the first should have one.
+
+        The first unit of every category, since whole categories may be denied; then some at random,
+        which their names are. What has no model was not read at all.
+        """
+        tried = self._plan.units.named(finished).of_categories(self._plan.models)
+        firsts = tried.one_of_each_category_first()[: _UNITS_ASKED // 2]
+        names = [unit.name for unit in firsts]
+        names += sorted(set(tried.table.column("name").to_pylist()) - set(names))
+        return names[:_UNITS_ASKED]
 
 
 def _watch(

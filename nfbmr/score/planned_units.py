@@ -113,6 +113,11 @@ class Units(Sequence[PlannedUnit]):
         found = pc.is_in(self.table.column("name"), value_set=pa.array(list(names), pa.string()))
         return Units(self.table.filter(found))
 
+    def of_categories(self, categories: Collection[str]) -> Units:
+        """The units of these categories, in order."""
+        wanted = pa.array(list(categories), pa.string())
+        return Units(self.table.filter(pc.is_in(self.table.column("category"), value_set=wanted)))
+
     def one_of_each_category_first(self) -> Units:
         """The same units, with the first of every category before all others."""
         codes = self.table.column("category").combine_chunks().dictionary_encode().indices
