@@ -77,9 +77,13 @@ _BY_ERRNO = {
     errno.EREMOTEIO: StoreFault.BUSY,
     errno.ESTALE: StoreFault.BUSY,
     errno.ETIMEDOUT: StoreFault.BUSY,
-    # On a disk this is one file's matter.
-    errno.EACCES: StoreFault.OTHER,
-    errno.EPERM: StoreFault.OTHER,
+    # One file's matter, or that of a whole share whose ticket has run out: who reads finds out.
+    errno.EACCES: StoreFault.DENIED,
+    errno.EPERM: StoreFault.DENIED,
+    errno.EKEYEXPIRED: StoreFault.DENIED,
+    errno.EKEYREJECTED: StoreFault.DENIED,
+    errno.EKEYREVOKED: StoreFault.DENIED,
+    errno.ENOKEY: StoreFault.DENIED,
 }
 _BY_TYPE: tuple[tuple[type[BaseException], StoreFault], ...] = (
     (FileNotFoundError, StoreFault.MISSING),
@@ -133,6 +137,8 @@ def _own_fault(error: BaseException) -> StoreFault:
     if isinstance(error, boto.ClientError):
         return _by_response(error.response)
     number = getattr(error, "errno", None)
+    if number == errno.EPERM and isinstance(error.__cause__, boto.ClientError):
+        return StoreFault.OTHER  # What s3fs makes of a request that a store does not know.
     if number in _BY_ERRNO:
         return _BY_ERRNO[number]
     status = str(getattr(error, "status", None))
@@ -201,7 +207,8 @@ def retried(action: Callable[[], T], patience_s: float | None = None) -> T:
 _HELP = {
     StoreFault.REFUSES_ALL: "The store refuses everything: renew the credentials in the "
     "environment",
-    StoreFault.DENIED: "Access is refused: check the rights of the credentials in the environment",
+    StoreFault.DENIED: "Access is refused: check the rights of this user, or of the credentials in "
+    "the environment",
     StoreFault.BUSY: "The store does not answer as it should: look at its state",
     StoreFault.FULL: "There is no room left: make some",
     StoreFault.MISSING: "Something was removed meanwhile: restore it",

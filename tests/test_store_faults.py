@@ -47,7 +47,11 @@ def wrapped(error: Exception) -> DataError:
         (OSError(errno.ENOSPC, "full"), StoreFault.FULL),
         (s3_error("NoSuchKey", 404), StoreFault.MISSING),
         (FileNotFoundError(errno.ENOENT, "gone"), StoreFault.MISSING),
-        (PermissionError(errno.EACCES, "one file of a disk"), StoreFault.OTHER),
+        (PermissionError(errno.EACCES, "one file, or a share"), StoreFault.DENIED),
+        (PermissionError(errno.EPERM, "one file, or a share"), StoreFault.DENIED),
+        (OSError(errno.EKEYEXPIRED, "a share's ticket ran out"), StoreFault.DENIED),
+        (OSError(errno.ENOKEY, "a share's ticket is gone"), StoreFault.DENIED),
+        (s3_error("MethodNotAllowed", 405), StoreFault.OTHER),
         (s3_error("InvalidRange", 416), StoreFault.OTHER),
         (ValueError("a defect"), StoreFault.OTHER),
     ],
@@ -101,6 +105,9 @@ def test_a_stores_failure_is_a_sentence_and_a_defect_is_not() -> None:
     sentence = r"Writing x failed: .*full.* make some, then run"
     with pytest.raises(StoreError, match=sentence), store_sentences("Writing x"):
         raise OSError(errno.ENOSPC, "full")
+    with pytest.raises(StoreError, match=r"Writing x .*/out.*check the rights"):
+        with store_sentences("Writing x"):
+            raise PermissionError(errno.EACCES, "Permission denied", "/out")
     with pytest.raises(ZeroDivisionError), store_sentences("Writing x"):
         raise ZeroDivisionError
     with pytest.raises(DataError), store_sentences("Writing x"):

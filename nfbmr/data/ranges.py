@@ -38,7 +38,7 @@ def open_file(uri: str) -> BinaryIO:
         fs, path = storage.file_system(uri)
         return cast(BinaryIO, fs.open(path, "rb"))
     except FileNotFoundError as error:
-        raise DataError(f"The archive {uri} does not exist: check the path.") from error
+        raise _gone(uri) from error
     except Exception as error:  # each storage service has exceptions of its own
         raise DataError(
             f"The archive {uri} cannot be opened: {type(error).__name__}: {error}. Check the "
@@ -57,7 +57,7 @@ def size_and_version(uri: str) -> tuple[int, str]:
         fs.invalidate_cache(path.rpartition("/")[0])
         info = retried(lambda: fs.info(path))
     except FileNotFoundError as error:
-        raise DataError(f"The archive {uri} does not exist: check the path.") from error
+        raise _gone(uri) from error
     except Exception as error:  # each storage service has exceptions of its own
         raise DataError(
             f"The archive {uri} cannot be opened: {type(error).__name__}: {error}. Check the "
@@ -66,6 +66,11 @@ def size_and_version(uri: str) -> tuple[int, str]:
     if info["type"] != "file":
         raise DataError(f"The archive {uri} is a folder: expected a file by its name.")
     return int(info["size"]), storage.version_of(info)
+
+
+def _gone(uri: str) -> DataError:
+    """The error of an archive that is not there, as a whole share may be."""
+    return DataError(f"The archive {uri} does not exist: check the path.", "missing")
 
 
 def fetch(
