@@ -97,7 +97,8 @@ class DataError(NfbmrError):
     """A data root, category or archive that is missing, empty or not laid out as said.
 
     ``kind`` is a short stable word for counting pictures that failed: ``source`` (the bytes cannot
-    be read), ``missing``, ``changed``; a store that refuses them makes it ``denied`` or ``busy``.
+    be read), ``missing``, ``changed``, ``too_large``; a store that refuses them
+    makes it ``denied`` or ``busy``.
     """
 
     exit_code = 3

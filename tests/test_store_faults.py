@@ -105,9 +105,9 @@ def test_a_stores_failure_is_a_sentence_and_a_defect_is_not() -> None:
     sentence = r"Writing x failed: .*full.* make some, then run"
     with pytest.raises(StoreError, match=sentence), store_sentences("Writing x"):
         raise OSError(errno.ENOSPC, "full")
-    with pytest.raises(StoreError, match=r"Writing x .*/out.*check the rights"):
-        with store_sentences("Writing x"):
-            raise PermissionError(errno.EACCES, "Permission denied", "/out")
+    sentence = r"Writing x .*/out.*check the rights"
+    with pytest.raises(StoreError, match=sentence), store_sentences("Writing x"):
+        raise PermissionError(errno.EACCES, "Permission denied", "/out")
     with pytest.raises(ZeroDivisionError), store_sentences("Writing x"):
         raise ZeroDivisionError
     with pytest.raises(DataError), store_sentences("Writing x"):

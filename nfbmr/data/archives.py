@@ -290,7 +290,8 @@ def read_entry(entry: ArchiveEntry, limits: DecodeLimits = DEFAULT_LIMITS) -> by
 
 
 def _too_large(entry: ArchiveEntry, limits: DecodeLimits, what: str) -> DataError:
-    return DataError(f"{entry.image_uri} has {what} the limit of {limits.max_bytes}.")
+    text = f"{entry.image_uri} has {what} the limit of {limits.max_bytes}."
+    return DataError(text, "too_large")
 
 
 def plain_address(uri: str) -> str:
@@ -319,7 +320,17 @@ def _reader(entry: ArchiveEntry, limits: DecodeLimits) -> Callable[[ArchiveEntry
 
 
 def _read_file(limits: DecodeLimits, entry: ArchiveEntry) -> bytes:
-    """A file of its own; of one whose length nobody knows no more than the limit, and one byte."""
+    """A file of its own: no more of it than its length or the limit, and one byte.
+
+    What a manifest says of a file's length was never looked at, and a file may have grown.
+    """
+    most = limits.max_bytes if entry.length is None else entry.length
+    data = fetch(entry.image_uri, 0, most + 1, entry.version)
     if entry.length is None:
-        return fetch(entry.image_uri, 0, limits.max_bytes + 1, entry.version)
-    return whole(entry, fetch(entry.image_uri, version=entry.version))
+        return data
+    if len(data) > entry.length:
+        raise DataError(
+            f"{entry.image_uri} has more than its {entry.length} bytes: it changed since it was "
+            "listed, or its manifest states a wrong size."
+        )
+    return whole(entry, data)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import os
 
 from fsspec import AbstractFileSystem
 
 from nfbmr import storage
 from nfbmr.data.picture_file import DEFAULT_LIMITS
+from nfbmr.data.ranges import open_regular
 from nfbmr.errors import STORE_ERRORS, DataError, StoreError
 from nfbmr.store_faults import StoreFault, fault_of, retried
 
@@ -48,8 +49,10 @@ def read_bytes(uri: str, max_bytes: int = DEFAULT_LIMITS.max_bytes) -> bytes:
 
 
 def _read_local(path: str, max_bytes: int) -> bytes:
-    _check_size(path, Path(path).stat().st_size, max_bytes)
-    return Path(path).read_bytes()
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        _check_size(path, size, max_bytes)
+        return file.read(size)
 
 
 def _read(fs: AbstractFileSystem, path: str, uri: str, max_bytes: int) -> bytes:
@@ -61,4 +64,5 @@ def _read(fs: AbstractFileSystem, path: str, uri: str, max_bytes: int) -> bytes:
 
 def _check_size(uri: str, size_bytes: int, max_bytes: int) -> None:
     if size_bytes > max_bytes:
-        raise DataError(f"{uri} has {size_bytes} bytes, more than the limit of {max_bytes}.")
+        text = f"{uri} has {size_bytes} bytes, more than the limit of {max_bytes}."
+        raise DataError(text, "too_large")

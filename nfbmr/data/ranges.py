@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import http.client
 import os
-from pathlib import Path
+import stat
 from typing import Any, BinaryIO, cast
 
 from fsspec.asyn import sync
@@ -15,6 +15,8 @@ from s3fs.core import S3FileSystem
 from nfbmr import storage
 from nfbmr.errors import DataError
 from nfbmr.store_faults import retried
+
+_RANGE_NOT_SATISFIABLE = 416
 
 
 def locate(uri: str) -> tuple[Any, str]:
@@ -88,7 +90,7 @@ def fetch(
         version: that the file must have, see ``storage.version_of``.
 
     Raises:
-        DataError: the file has another version.
+        DataError: the file has another version, or is none: a device or a pipe, say.
         FileNotFoundError: it is gone.
     """
     if start is not None and end is not None and start >= end:
@@ -130,17 +132,31 @@ def changed(uri: str) -> DataError:
     return DataError(f"{uri} changed since it was listed: score it in a run of its own.", "changed")
 
 
+def open_regular(path: str) -> BinaryIO:
+    """Open a local file, but nothing that ends never or lets its reader wait.
+
+    Raises:
+        DataError: it is a device, a pipe or a folder.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DataError(f"{path} is no regular file: expected a picture, not a device or a pipe.")
+    return cast(BinaryIO, os.fdopen(descriptor, "rb"))
+
+
 def _fetch_local(path: str, start: int | None, end: int | None, version: str | None) -> bytes:
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
         if version is not None:
-            status = os.fstat(file.fileno())
             info = {"mtime": status.st_mtime, "size": status.st_size}
             if storage.version_of(info) != version:
                 raise changed(path)
         if start is None:
             return file.read()
         file.seek(start)
-        return file.read(-1 if end is None else end - start)
+        return file.read(-1 if end is None else max(0, min(end, status.st_size) - start))
 
 
 def _fetch_s3(
@@ -158,5 +174,13 @@ def _fetch_s3(
     except OSError as error:
         if error.errno == errno.EINVAL and "pre-conditions" in str(error):
             raise changed(f"s3://{path}") from error
+        if start == 0 and _is_no_range(error):
+            return b""
         raise
     return data
+
+
+def _is_no_range(error: OSError) -> bool:
+    """Whether a store said that a range lies behind the file's end: from 0 on, of an empty file."""
+    answer: Any = getattr(error.__cause__, "response", None) or {}
+    return bool(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == _RANGE_NOT_SATISFIABLE)

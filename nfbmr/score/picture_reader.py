@@ -14,6 +14,9 @@ from nfbmr.store_faults import StoreFault, fault_of, patience, retried
 _SECOND_LOOKS = 3
 """Bytes that were cut short or garbled on their way are whole when they are read again."""
 
+_SURE = ("changed", "too_large")
+"""Kinds of errors that no second look makes another."""
+
 _STORES_FAULTS = (StoreFault.DENIED, StoreFault.BUSY)
 
 
@@ -76,7 +79,7 @@ def _read(entry: ArchiveEntry) -> bytes:
         try:
             return read_entry(entry)
         except DataError as error:
-            if fault_of(error) is not StoreFault.OTHER or error.kind == "changed":
+            if fault_of(error) is not StoreFault.OTHER or error.kind in _SURE:
                 raise
     return read_entry(entry)
 

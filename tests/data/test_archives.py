@@ -1,6 +1,7 @@
 """What is packed into an archive is listed and read back, byte for byte, wherever it lies."""
 
 import io
+import os
 import tarfile
 import uuid
 import zipfile
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import list_archive, read_entry
+from nfbmr.data.content import read_bytes
 from nfbmr.data.picture_file import DecodeLimits
 from nfbmr.errors import DataError
 
@@ -207,8 +209,57 @@ def test_a_zip_behind_other_bytes_and_with_a_long_extra_field(tmp_path: Path) ->
 def test_a_picture_too_large_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar_bytes({"a.png": bytes(100)}))
     (entry,) = list_archive(str(tmp_path / "a.tar")).entries
-    with pytest.raises(DataError, match="100 bytes, more than the limit of 99"):
+    with pytest.raises(DataError, match="100 bytes, more than the limit of 99") as caught:
         read_entry(entry, DecodeLimits(max_bytes=99))
+    assert caught.value.kind == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("stated", "word"),
+    [
+        (1000, "has more than its 1000 bytes: it changed .*, or its manifest states a wrong size"),
+        (0, "has more than its 0 bytes"),
+        (None, "more bytes than the limit"),
+    ],
+)
+def test_no_more_is_read_of_a_file_than_was_stated(
+    stated: int | None, word: str, tmp_path: Path
+) -> None:
+    """A terabyte that takes no place on the disk."""
+    huge = tmp_path / "1.png"
+    with huge.open("wb") as file:
+        file.truncate(2**40)
+    entry = ArchiveEntry(str(tmp_path / "m.csv"), str(huge), None, stated)
+    with pytest.raises(DataError, match=word) as caught:
+        read_entry(entry, DecodeLimits(max_bytes=2**20))
+    assert caught.value.kind == ("source" if stated is not None else "too_large")
+
+
+@pytest.mark.parametrize("stated", [0, 1000, None])
+@pytest.mark.parametrize("kind", ["device", "pipe"])
+def test_what_never_ends_or_lets_its_reader_wait_is_not_read(
+    kind: str, stated: int | None, tmp_path: Path
+) -> None:
+    path = "/dev/zero"
+    if kind == "pipe":
+        path = str(tmp_path / "1.png")
+        os.mkfifo(path)
+    with pytest.raises(DataError, match=f"{path} is no regular file"):
+        read_entry(ArchiveEntry(str(tmp_path / "m.csv"), path, None, stated))
+    with pytest.raises(DataError, match=f"{path} is no regular file"):
+        read_bytes(path)
+
+
+def test_an_empty_or_longer_object_is_what_it_is(s3_bucket: str) -> None:
+    """A store answers a range of an empty file with an error of its own."""
+    store = fsspec.filesystem("s3")
+    for content in (b"", b"four"):
+        uri = f"{s3_bucket}/1.png"
+        store.pipe_file(uri, content)
+        for stated in (None, len(content)):
+            assert read_entry(ArchiveEntry(f"{s3_bucket}/m.csv", uri, None, stated)) == content
+    with pytest.raises(DataError, match="has more than its 3 bytes"):
+        read_entry(ArchiveEntry(f"{s3_bucket}/m.csv", uri, None, 3))
 
 
 def test_no_range_begins_behind_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
