@@ -39,7 +39,8 @@ class ArchiveEntry:
         offset: where its bytes are found: of its data in a tar, of its data in the unpacked
             stream of a compressed tar, of its local header in a zip, the number of its row in a
             Parquet file; None for a file of its own.
-        length: of the encoded picture in bytes, where known.
+        length: of the encoded picture in bytes, where known; of a row of a Parquet file the mean of
+            its row group, see ``is_row``.
         version: of the file that holds its bytes when it was listed, see ``storage.version_of``;
             None where it is not checked.
         lookup: what finds its bytes there: where the seek index of a compressed tar lies, the
@@ -170,6 +171,16 @@ def joined(*parts: pa.ChunkedArray | str, separator: str) -> pa.ChunkedArray:
     """64-bit text columns and constants joined row by row."""
     columns = [pa.scalar(p, pa.large_string()) if isinstance(p, str) else p for p in parts]
     return pc.binary_join_element_wise(*columns, pa.scalar(separator, pa.large_string()))
+
+
+def is_row(archive: str, offset: int | None) -> bool:
+    """Whether a picture is a row of a Parquet file: its length is an estimate, to cut units by.
+
+    Args:
+        archive: that the picture was found in.
+        offset: of its entry.
+    """
+    return offset is not None and archive.lower().endswith(".parquet")
 
 
 def place(entry: ArchiveEntry) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from nfbmr.data.archive_entry import (
     TABLE_SUFFIXES,
     ArchiveEntry,
     ArchiveListing,
+    is_row,
     whole,
 )
 from nfbmr.data.compressed_tar import CompressedTarLister, read_compressed_tar_member
@@ -272,8 +273,9 @@ def read_entry(entry: ArchiveEntry, limits: DecodeLimits = DEFAULT_LIMITS) -> by
     Raises:
         DataError: it cannot be read, is not what was listed, or is too large.
     """
-    if entry.length is not None and entry.length > limits.max_bytes:
-        raise _too_large(entry, limits, f"{entry.length} bytes, more than")
+    known = None if is_row(entry.archive, entry.offset) else entry.length
+    if known is not None and known > limits.max_bytes:
+        raise _too_large(entry, limits, f"{known} bytes, more than")
     try:
         data = _reader(entry, limits)(entry)
         if len(data) > limits.max_bytes:
@@ -314,7 +316,7 @@ def _reader(entry: ArchiveEntry, limits: DecodeLimits) -> Callable[[ArchiveEntry
         return read_zip_member
     if lowered.endswith(COMPRESSED_TAR_SUFFIXES):
         return read_compressed_tar_member
-    if lowered.endswith(".parquet") and entry.offset is not None:
+    if is_row(entry.archive, entry.offset):
         return read_parquet_row
     return read_tar_member if lowered.endswith(".tar") else partial(_read_file, limits)
 

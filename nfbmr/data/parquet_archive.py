@@ -37,6 +37,11 @@ _GROUPS_KEPT = 2
 LARGEST_GROUP_BYTES = 2 * 2**30
 """Of encoded pictures in one row group: what a worker holds of it."""
 
+_REMEDY = (
+    "write the file with smaller row groups, about run.unit_size pictures each, for example by "
+    "pyarrow.parquet.write_table(table, path, row_group_size=64)"
+)
+
 
 def open_parquet(
     uri: str, size: int, version: str | None, as_dictionary: Sequence[str] = ()
@@ -104,7 +109,10 @@ class ParquetLister(WholeLister):
         self._columns = columns
 
     def list_whole(self) -> ArchiveListing:
-        """One entry for each row; damage is one problem."""
+        """One entry for each row; damage is one problem, and so are row groups nobody can hold.
+
+        An entry's length is the mean of its row group: how long each picture is, only reading says.
+        """
         try:
             with damage_named(self.archive):
                 return self._listing()
@@ -113,23 +121,37 @@ class ParquetLister(WholeLister):
 
     def _listing(self) -> ArchiveListing:
         with open_parquet(self.archive, self._size, self.version) as file:
-            schema, count = file.schema_arrow, file.metadata.num_rows
-            self._check_count(file.metadata)
+            schema, metadata = file.schema_arrow, file.metadata
+            self._check_count(metadata)
             name = name_column(schema, self._columns, self._image)
             category = category_column(schema, self._columns)
             time = time_column(schema, self._columns)
             check_columns(self.archive, schema, [name, category, time])
             wanted = [column for column in (name, category, time) if column is not None]
             found = {column: _column(file, column) for column in wanted}
+        rows_G = np.array([group.num_rows for group in _groups(metadata)], dtype=np.int64)
+        bytes_G = np.array(_group_bytes(metadata, self._image), dtype=np.int64)
+        count = metadata.num_rows
         row = pa.chunked_array([pa.array(np.arange(count, dtype=np.int64))])
+        mean_G = np.maximum(bytes_G, 0) // np.maximum(rows_G, 1)
         unknown = {f.name: pa.chunked_array([pa.nulls(count, f.type)]) for f in ENTRIES}
-        columns = unknown | {"member": _members(found[name] if name else None, row), "offset": row}
+        columns = unknown | {
+            "member": _members(found[name] if name else None, row),
+            "offset": row,
+            "length": pa.chunked_array([pa.array(np.repeat(mean_G, rows_G))]),
+        }
         if category is not None:
             columns["category"] = as_text(found[category])
         if time is not None:
             columns["captured_at"] = as_times(self.archive, time, found[time])
         table = pa.table(columns).cast(ENTRIES)
-        return ArchiveListing(self.archive, table, version=self.version, lookup=self._image)
+        listing = ArchiveListing(self.archive, table, version=self.version, lookup=self._image)
+        fits_G = bytes_G <= LARGEST_GROUP_BYTES
+        if not fits_G.all():
+            listing.table = table.filter(pa.array(np.repeat(fits_G, rows_G)))
+            lost = f", and is left out with all others like it ({rows_G[~fits_G].sum()} pictures)"
+            listing.problems.append(_too_large(self.archive, int(bytes_G.max()), lost))
+        return listing
 
     def _check_count(self, metadata: pq.FileMetaData) -> None:
         """Believe the footer's number of rows only where its parts say the same.
@@ -137,8 +159,7 @@ class ParquetLister(WholeLister):
         Raises:
             DamagedTableError: they do not, or there are more rows than bytes.
         """
-        count = metadata.num_rows
-        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        count, groups = metadata.num_rows, list(_groups(metadata))
         in_groups = sum(group.num_rows for group in groups)
         values = sum(
             group.column(i).num_values
@@ -151,6 +172,30 @@ class ParquetLister(WholeLister):
                 f"{self.archive} is no readable Parquet file: its footer speaks of {count} rows, "
                 f"of {in_groups} in row groups and of {values} pictures, in {self._size} bytes."
             )
+
+
+def _groups(metadata: pq.FileMetaData) -> Iterator[pq.RowGroupMetaData]:
+    return map(metadata.row_group, range(metadata.num_row_groups))
+
+
+def _group_bytes(metadata: pq.FileMetaData, column: str) -> list[int]:
+    """Unpacked bytes of a column in each row group."""
+    return [
+        sum(
+            group.column(i).total_uncompressed_size
+            for i in range(group.num_columns)
+            if group.column(i).path_in_schema == column
+        )
+        for group in _groups(metadata)
+    ]
+
+
+def _too_large(archive: str, size_bytes: int, more: str = "") -> str:
+    """Why a row group is not read, and what to do about it."""
+    return (
+        f"A row group of {archive} has {size_bytes / 2**30:.1f} GiB of pictures, more than the "
+        f"limit of {LARGEST_GROUP_BYTES / 2**30:g} GiB{more}: {_REMEDY}."
+    )
 
 
 def _column(file: pq.ParquetFile, path: str) -> pa.ChunkedArray:
@@ -190,9 +235,9 @@ class _OpenParquet:
         self._column = column
         self._lock = threading.Lock()
         self._groups: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
-        metadata = self._file.metadata
-        counts = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+        counts = [group.num_rows for group in _groups(self._file.metadata)]
         self._starts = [0, *itertools.accumulate(counts)]
+        self._sizes = _group_bytes(self._file.metadata, column)
 
     def read(self, row: int) -> bytes | None:
         """The bytes of one picture; None where there are none.
@@ -226,16 +271,8 @@ class _OpenParquet:
         Raises:
             DataError: it would.
         """
-        group = self._file.metadata.row_group(number)
-        names = [group.column(i).path_in_schema for i in range(group.num_columns)]
-        wanted = [i for i, name in enumerate(names) if name == self._column]
-        size_bytes = sum(group.column(i).total_uncompressed_size for i in wanted)
-        if size_bytes > LARGEST_GROUP_BYTES:
-            raise DataError(
-                f"A row group of {self._archive} has {size_bytes / 2**30:.1f} GiB of pictures, "
-                f"more than the limit of {LARGEST_GROUP_BYTES / 2**30:g}: write it with smaller "
-                "row groups."
-            )
+        if self._sizes[number] > LARGEST_GROUP_BYTES:
+            raise DataError(_too_large(self._archive, self._sizes[number]), "too_large")
 
 
 _opened = OpenedArchives(_OpenParquet, kept=2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from nfbmr.data.archive_entry import is_row
 from nfbmr.data.content import content_hash
 from nfbmr.data.manifest import ABSENT
 from nfbmr.score.picture_reader import PictureReader, gives_any
@@ -22,6 +23,10 @@ from nfbmr.store_faults import store_sentences
 
 _FETCH_THREADS = 8
 _MOST_BYTES = 2**32
+
+
+def _has_known_length(planned: PlannedPicture) -> bool:
+    return planned.length is not None and not is_row(planned.archive, planned.offset)
 
 
 def _too_much(planned: PlannedPicture) -> UnitPicture:
@@ -102,7 +107,7 @@ class Fetcher:
         ones in every run.
         """
         reader = PictureReader(self.patience_s)
-        is_bounded = all(picture.length is not None for picture in planned)
+        is_bounded = all(map(_has_known_length, planned))
         step = max(1, len(planned)) if is_bounded else _FETCH_THREADS
         fetched: list[tuple[UnitPicture, bytes]] = []
         with ThreadPoolExecutor(_FETCH_THREADS) as pool:

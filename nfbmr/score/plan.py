@@ -48,7 +48,7 @@ class PlannedPicture:
         archive: what it was found in.
         member: its name in there.
         offset: of its bytes in the archive, where they can be read by range.
-        length: of its bytes, where known.
+        length: of its bytes, where known; see ``ArchiveEntry``.
         version: of the file that holds its bytes, when it was listed.
         category: which detector scores it; empty if none is known.
         problem: why it cannot be scored, known since listing.

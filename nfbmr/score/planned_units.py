@@ -16,7 +16,7 @@ from nfbmr.data.archive_entry import joined
 
 UNITS_PER_GROUP = 32
 UNIT_BYTES = 2**28
-"""Of encoded pictures in a unit, where their lengths are known."""
+"""Of encoded pictures in a unit, where their lengths are known or, in Parquet files, estimated."""
 _UNITS_AT_ONCE = 4096
 
 UNIT = pa.schema(

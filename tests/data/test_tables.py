@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nfbmr.data import manifest, parquet_archive
 from nfbmr.data.archive_entry import ArchiveListing
-from nfbmr.data.archives import join_slices, lister_of, read_entry
+from nfbmr.data.archives import join_slices, list_archive, lister_of, read_entry
 from nfbmr.data.manifest import ABSENT, look_up
 from nfbmr.data.manifest_blocks import _absolute
 from nfbmr.data.picture_file import DecodeLimits
@@ -381,8 +381,41 @@ def test_a_row_of_more_bytes_than_the_limit_is_refused_and_repeated_values_are_o
         read_entry(entries[7], DecodeLimits(max_bytes=1000))
     parquet_archive._opened.clear()
     monkeypatch.setattr(parquet_archive, "LARGEST_GROUP_BYTES", 50_000)
-    with pytest.raises(DataError, match="smaller row groups"):
+    with pytest.raises(DataError, match="smaller row groups") as caught:
         read_entry(entries[7])
+    assert caught.value.kind == "too_large"
+
+
+def test_row_groups_that_nobody_can_hold_are_a_problem_of_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each of their pictures would become an error row, when all is planned and fetched."""
+    path = tmp_path / "p.parquet"
+    data = [bytes([n]) * (100_000 if n // 5 in (1, 3) else 100) for n in range(17)]
+    pq.write_table(pa.table({"image": data}), path, row_group_size=5, use_dictionary=False)
+    monkeypatch.setattr(parquet_archive, "LARGEST_GROUP_BYTES", 200_000 - 1)
+    listing = listed(path)
+    assert [entry.offset for entry in listing.entries] == [*range(5), *range(10, 15)]
+    assert [read_entry(entry) for entry in listing.entries] == data[:5] + data[10:15]
+    (problem,) = listing.problems
+    for word in (str(path), "7 pictures", "limit of", "row_group_size=64"):
+        assert word in problem
+    pq.write_table(pa.table({"image": data[5:10]}), path)
+    with pytest.raises(DataError, match=r"no pictures that can be listed: .* row_group_size=64"):
+        list_archive(str(path))
+
+
+def test_lengths_are_estimated_by_row_group_and_bound_no_picture(tmp_path: Path) -> None:
+    """A unit of large pictures must not fill a task; a small one among large is no error."""
+    path = tmp_path / "p.parquet"
+    data = [bytes(100_000)] * 4 + [bytes([1])] + [bytes([2]) * 50] * 5
+    pq.write_table(pa.table({"image": data}), path, row_group_size=5, use_dictionary=False)
+    entries = listed(path).entries
+    lengths = [entry.length or 0 for entry in entries]
+    assert lengths == [lengths[0]] * 5 + [lengths[5]] * 5
+    assert 80_000 <= lengths[0] < 81_000
+    assert 50 <= lengths[5] < 100
+    assert read_entry(entries[4], DecodeLimits(max_bytes=10)) == bytes([1])
 
 
 SECONDS = int(WHEN.timestamp())
