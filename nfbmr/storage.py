@@ -66,11 +66,12 @@ def absolute_uri(uri: str) -> str:
     One place has one address, since addresses are compared: no slash at the end.
 
     Raises:
-        ConfigError: the address is empty, as that of a variable that is not set, or has a login in
-            it.
+        ConfigError: the address is empty, as that of a variable that is not set, is not UTF-8, or
+            has a login in it.
     """
     if not uri.strip():
         raise ConfigError("An address is empty: give a path or URI (is a variable not set?).")
+    _refuse_other_than_utf8(uri)
     refuse_login(uri)
     if uri.startswith("s3a://"):  # Hadoop's name of the same thing.
         uri = f"s3://{uri.removeprefix('s3a://')}"
@@ -79,6 +80,17 @@ def absolute_uri(uri: str) -> str:
     if separator:
         return f"{protocol}://{path.rstrip('/')}"
     return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100
+
+
+def _refuse_other_than_utf8(uri: str) -> None:
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(uri).decode("utf-8", "backslashreplace")
+        raise ConfigError(
+            f"The address {shown} is not UTF-8, and no plan or Parquet file can hold it: rename "
+            "the file or folder."
+        ) from None
 
 
 def join(root: str, *parts: str) -> str:

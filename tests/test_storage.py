@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nfbmr import storage
+from nfbmr.errors import ConfigError
 
 
 @pytest.fixture(params=["disk", "object store"])
@@ -53,6 +54,14 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     reader.join()
     assert not torn
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("protocol", ["", "file://", "s3://"])
+def test_an_address_that_is_not_utf8_is_refused_with_a_sentence(protocol: str) -> None:
+    address = protocol + os.fsdecode(b"/scores/gr\xf6\xdfe")
+    with pytest.raises(ConfigError, match=r"gr\\xf6\\xdfe is not UTF-8, .*: rename"):
+        storage.absolute_uri(address)
+    assert storage.absolute_uri("/scores/größe") == "/scores/größe"
 
 
 def test_paths_become_absolute_and_uris_stay(

@@ -38,6 +38,7 @@ class GlobMatches:
         archives: folders and archives, sorted.
         pictures: single pictures, as rows of ``ENTRIES`` with names below the root.
         problems: names that are none.
+        misnamed: folders among them.
     """
 
     pattern: str
@@ -45,6 +46,7 @@ class GlobMatches:
     archives: list[str] = field(default_factory=list)
     pictures: EntryRows = field(default_factory=lambda: EntryRows(ENTRIES))
     problems: list[str] = field(default_factory=list)
+    misnamed: list[str] = field(default_factory=list)
 
 
 class MatchedPictures(WholeLister):
@@ -174,10 +176,12 @@ def _at_any_depth(fs: Any, folder: str, rest: list[str]) -> Iterator[Mapping[str
 def _take(matches: GlobMatches, info: Mapping[str, Any], root: str) -> None:
     path = str(info["name"]).rstrip("/")
     member = path.removeprefix(root.rstrip("/") + "/")
-    if info["type"] == "directory" or path.lower().endswith(FILE_ARCHIVE_SUFFIXES):
-        matches.archives.append(storage.join(matches.root, member))
-    elif member != printable(member):
+    if member != printable(member):
         matches.problems.append(f"{matches.root}/{printable(member)} has a name that is not UTF-8")
+        if info["type"] == "directory":
+            matches.misnamed.append(storage.join(matches.root, member))
+    elif info["type"] == "directory" or path.lower().endswith(FILE_ARCHIVE_SUFFIXES):
+        matches.archives.append(storage.join(matches.root, member))
     elif info["type"] == "file" and is_picture(member):
         size = int(info.get("size") or 0)
         matches.pictures.add((member, None, size, storage.version_of(info), None, None))

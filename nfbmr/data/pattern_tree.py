@@ -97,4 +97,5 @@ def _matching_folders(folders: str) -> tuple[str, Sequence[str]]:
     matches = expand(folders)
     prefix = f"{matches.root.rstrip('/')}/"
     found = [uri for uri in matches.archives if not uri.lower().endswith(FILE_ARCHIVE_SUFFIXES)]
+    found += matches.misnamed  # Each picture in there is a problem of its own.
     return matches.root, [uri.removeprefix(prefix) for uri in found]

@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from nfbmr.data.archive_entry import ArchiveListing
 from nfbmr.data.archives import join_slices, listers_of
 from nfbmr.errors import DataError
 
@@ -116,6 +117,46 @@ def test_a_name_that_is_not_utf8_is_a_problem_of_its_own(tmp_path: Path, pattern
     listing = join_slices(lister, [lister.list_slice(name) for name in lister.slices])
     assert [entry.member for entry in listing.entries] == ["b/a1.png"]
     assert len(listing.problems) == 1
+
+
+def write_misnamed(folder: Path, name: bytes, data: bytes) -> None:
+    path = folder / os.fsdecode(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        pytest.skip(f"this file system refuses names that are not UTF-8: {error}")
+
+
+def listings(pattern: str) -> list[ArchiveListing]:
+    return [
+        join_slices(lister, [lister.list_slice(name) for name in lister.slices])
+        for lister in listers_of(pattern)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problems"),
+    [("*.tar", 1), ("[fx]*", 1), ("*", 2), ("*/*.png", 2), ("**/*.png", 2), ("f*/1.png", 1)],
+)
+def test_so_are_archives_and_folders_whose_names_are_not_utf8(
+    pattern: str, problems: int, tmp_path: Path
+) -> None:
+    """None of them may keep a plan from being made of all others."""
+    (tmp_path / "fine").mkdir()
+    (tmp_path / "fine" / "1.png").write_bytes(b"one")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("1.png"))
+    write_misnamed(tmp_path, b"f\xe4/1.png", b"lost")
+    write_misnamed(tmp_path, b"f\xe4/2.png", b"lost")
+    write_misnamed(tmp_path, b"\xe4.tar", (tmp_path / "x.tar").read_bytes())
+    found = listings(f"{tmp_path}/{pattern}")
+    names = [uri for listing in found for uri in listing.image_uris().to_pylist()]
+    assert names
+    assert all(name.isascii() for name in names)
+    said = [text for listing in found for text in listing.problems]
+    assert len(said) == problems
+    assert all("not UTF-8" in text and text.isascii() for text in said)
 
 
 @pytest.mark.parametrize("pattern", ["**/line7/**/*.jpg", "2026-*/**/line7/**", "**/**/*.tar"])
