@@ -291,7 +291,14 @@ def _names(uri: str, kind: str) -> list[str]:
         entries = retried(look)
     except FileNotFoundError:
         return []
-    return sorted(e["name"].rstrip("/").rpartition("/")[2] for e in entries if e["type"] == kind)
+    names = [e["name"] for e in entries if e["type"] == kind]
+    found = [name for name in names if not _is_marker(name, kind, path)]
+    return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
+
+
+def _is_marker(name: str, kind: str, path: str) -> bool:
+    """Whether it stands for a folder itself: consoles make one as an object named ``folder/``."""
+    return name.rstrip("/") == path.rstrip("/") or (kind == "file" and name.endswith("/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +322,7 @@ def list_tree(uri: str) -> dict[str, StoredFile]:
     return {
         name.removeprefix(prefix): StoredFile(int(info.get("size") or 0), _changed_at(info))
         for name, info in retried(look).items()
-        if info["type"] == "file"
+        if info["type"] == "file" and not _is_marker(name, "file", path)
     }
 
 

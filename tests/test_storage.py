@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from nfbmr import storage
@@ -54,6 +55,23 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     reader.join()
     assert not torn
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_made_in_a_console_is_empty(s3_bucket: str) -> None:
+    """It is an object without bytes, whose key ends in a slash."""
+    store, bucket = fsspec.filesystem("s3"), s3_bucket.removeprefix("s3://")
+    for key in ("scores/2026-11/", "scores/2026-11/deeper/"):
+        store.call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
+    folder = f"{s3_bucket}/scores/2026-11"
+    assert storage.list_names(folder) == []
+    assert storage.list_folders(folder) == ["deeper"]
+    assert storage.list_folders(f"{s3_bucket}/scores") == ["2026-11"]
+    assert storage.list_names(f"{folder}/deeper") == storage.list_folders(f"{folder}/deeper") == []
+    assert storage.list_tree(folder) == {}
+    storage.write_atomically(f"{folder}/one", b"1")
+    assert storage.list_names(folder) == [*storage.list_tree(folder)] == ["one"]
+    storage.remove_tree(folder)
+    assert storage.list_tree(folder) == {}
 
 
 @pytest.mark.parametrize("protocol", ["", "file://", "s3://"])
