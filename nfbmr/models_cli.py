@@ -66,7 +66,9 @@ def _add_reading(add: _Add) -> None:
     diff.add_argument("category")
     diff.add_argument("one", nargs="?", help="number or alias (default: champion)")
     diff.add_argument(
-        "other", nargs="?", help="number or alias (default: challenger, else previous)"
+        "other",
+        nargs="?",
+        help="number or alias (default: champion; for the champion: challenger, else previous)",
     )
 
 
@@ -178,11 +180,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _diff(arguments: argparse.Namespace) -> int:
     registry = registry_of(arguments)
-    other = arguments.other or _to_compare_with(registry, arguments.category)
-    models = [
-        registry.resolve(arguments.category, wanted)
-        for wanted in (arguments.one or CHAMPION, other)
-    ]
+    models = _pair(registry, arguments)
     one, other = (_comparable(_details(registry, model)) for model in models)
     different = {
         name: (one.get(name), other.get(name))
@@ -196,24 +194,47 @@ def _diff(arguments: argparse.Namespace) -> int:
         "different": {name: list(pair) for name, pair in different.items()},
     }
     rows = [(name, *pair) for name, pair in different.items()]
-    _print(arguments, values, table(rows, header) if rows else "Nothing differs.")
+    _print(arguments, values, table(rows, header) if rows else _nothing_differs(models))
     return 0
 
 
-def _to_compare_with(registry: Registry, category: str) -> str:
+def _nothing_differs(models: tuple[ModelVersion, ModelVersion]) -> str:
+    one, other = models
+    if one.version == other.version:
+        return f"Both are version {one.version} of {one.category!r}: nothing to compare."
+    return f"Nothing differs between versions {one.version} and {other.version}."
+
+
+def _pair(registry: Registry, arguments: argparse.Namespace) -> tuple[ModelVersion, ModelVersion]:
+    """The two versions to compare: one that is named alone is compared with the champion.
+
+    Raises:
+        RegistryError: one of them does not exist, or the champion is alone.
+    """
+    category = arguments.category
+    one = registry.resolve(category, arguments.one or CHAMPION)
+    if arguments.other:
+        return one, registry.resolve(category, arguments.other)
+    champion = registry.resolve(category, CHAMPION)
+    if one.version != champion.version:
+        return one, champion
+    return champion, _beside_champion(registry, champion)
+
+
+def _beside_champion(registry: Registry, champion: ModelVersion) -> ModelVersion:
     """What a champion is compared with: the challenger, else the champion before.
 
     Raises:
         RegistryError: there is neither.
     """
-    champion = registry.resolve(category, CHAMPION)
-    found = [alias for alias in (CHALLENGER, PREVIOUS) if registry.find(category, alias)]
-    if not found:
-        raise RegistryError(
-            f"Category {category!r} has no challenger and no previous champion to compare version "
-            f"{champion.version} with: train it again, or name two versions."
-        )
-    return found[0]
+    for alias in (CHALLENGER, PREVIOUS):
+        found = registry.find(champion.category, alias)
+        if found is not None and found.version != champion.version:
+            return found
+    raise RegistryError(
+        f"Category {champion.category!r} has no challenger and no previous champion to compare "
+        f"version {champion.version} with: train it again, or name two versions."
+    )
 
 
 def _comparable(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,19 @@ def test_diff_shows_data_gate_and_nothing_that_is_the_same(models: Command) -> N
     assert different["gate.champion_synthetic_auroc"][0] is None
     assert not [name for name in different if name.startswith("settings.")]
     assert "data.fitted_at" in models("diff", "bottle", "1", "2")
-    assert models("diff", "bottle", "1", "1") == "Nothing differs.\n"
+
+
+def test_diff_of_one_version_is_with_the_champion_never_with_itself(models: Command) -> None:
+    assert models.json("diff", "bottle", "challenger")["versions"] == ["2", "1"]
+    assert models.json("diff", "bottle", "2")["versions"] == ["2", "1"]
+    assert models.json("diff", "bottle", "champion")["versions"] == ["1", "2"]
+    assert models.json("diff", "bottle", "1")["versions"] == ["1", "2"]
+
+
+def test_diff_of_two_names_of_one_version_says_so(models: Command) -> None:
+    text = "Both are version 1 of 'bottle': nothing to compare.\n"
+    assert models("diff", "bottle", "1", "1") == text
+    assert models("diff", "bottle", "champion", "1") == text
 
 
 def test_promote_and_rollback_by_hand(models: Command) -> None:
