@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,6 +19,7 @@ from nfbmr.model.runner import best_device
 from nfbmr.resources import first_cause
 from nfbmr.train.category_task import CategoryTask, FitReport
 from nfbmr.train.data_parallel import Workers
+from nfbmr.train.device_memory import memory_share
 from nfbmr.train.fit_capacity import FitShare
 from nfbmr.train.process_group import torch_config
 
@@ -161,10 +161,10 @@ def _worker(config: dict[str, Any]) -> None:
 
 def _memory_share() -> float:
     """The worker's share of its device: fits that begin at once would each take it for free."""
-    assigned = ray.get_runtime_context().get_assigned_resources()
-    if assigned.get("GPU"):
-        return min(1.0, float(assigned["GPU"]))
-    return min(1.0, float(assigned.get("CPU", 1.0)) / (os.cpu_count() or 1))
+    context = ray.get_runtime_context()
+    own = context.get_node_id()
+    node = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == own), {})
+    return memory_share(context.get_assigned_resources(), node)
 
 
 def cause_of(error: BaseException) -> Cause:
