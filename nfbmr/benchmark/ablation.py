@@ -2,108 +2,76 @@
 
 For every category and seed the flow is fitted once and shared by all five rows, as the paper does
 it: the mapper is fitted on a frozen flow. Every category and seed is a task of its own on the
-cluster. Each row picks its aggregate without labels, as a training run does; test labels are looked
-at after the last epoch only.
+cluster; its rows are kept as soon as they are there, and one that fails stops no other. Each row
+picks its aggregate without labels, as a training run does; test labels are looked at after the last
+epoch only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import ray
 
-from nfbmr.benchmark.accuracy import (
-    AccuracyRequest,
-    Spread,
-    image_auroc_of,
-    labelled_tests,
-)
+from nfbmr import storage
+from nfbmr.benchmark.ablation_kept import KeptRows
+from nfbmr.benchmark.ablation_task import AblationTask, RowResult, ablate, row_name
+from nfbmr.benchmark.accuracy import AccuracyRequest, labelled_tests
 from nfbmr.config import Config
-from nfbmr.data.layouts import discover
+from nfbmr.data.layouts import discover_layout
 from nfbmr.data.sample import Sample
 from nfbmr.errors import NfbmrError
-from nfbmr.model.heads import Heads
-from nfbmr.model.mapper import MapperSettings
-from nfbmr.model.runner import best_device
-from nfbmr.model.scoring import image_scores
-from nfbmr.progress import Progress, table
-from nfbmr.published import TABLE5, AblationRow
-from nfbmr.resources import cluster_gpus
-from nfbmr.train.aggregate import SIMPLEST, choose_aggregate, synthetic_aurocs
+from nfbmr.progress import Progress
+from nfbmr.published import TABLE5
+from nfbmr.resources import cluster_gpus, first_cause
 from nfbmr.train.campaign import CampaignPaths
-from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.features import compute_features
-from nfbmr.train.fit import fit_heads
 from nfbmr.train.fit_capacity import cpus_of_fit
-from nfbmr.train.held_out_maps import anomaly_maps
+from nfbmr.train.night import tolerated
 from nfbmr.train.split import Split, split_normals
-from nfbmr.train.training_features import InCache
 
 _SAID_EVERY_S = 30.0
+_RETRIES = 2
+"""Of a task whose worker or node died; an error that it raised itself would come again."""
+
+_FOLDER = "ablation"
 
 
 @dataclass(frozen=True)
-class AblationTask:
-    """One category and seed.
-
-    Attributes:
-        category: the product type.
-        seed: of split and fits.
-        config: its mapper is replaced by each row's.
-        cache_root: where the features are.
-        backbone_key: which backbone's.
-        fit_entries: to fit on.
-        held_out_entries: normal pictures for the choice of the aggregate.
-        synthetic_entries: the same with synthetic defects.
-        test_entries: labelled pictures.
-        is_defective: their labels.
-    """
+class FailedFit:
+    """A category and seed without rows, and the sentence that says why."""
 
     category: str
     seed: int
-    config: Config
-    cache_root: str
-    backbone_key: str
-    fit_entries: Sequence[str]
-    held_out_entries: Sequence[str]
-    synthetic_entries: Sequence[str]
-    test_entries: Sequence[str]
-    is_defective: Sequence[bool]
+    error: str
 
 
 @dataclass(frozen=True)
-class RowResult:
-    """One row of Table 5 on one category with one seed.
+class Ablation:
+    """What came of all categories and seeds.
 
     Attributes:
-        category: the product type.
-        seed: of split and fits.
-        row: place in ``TABLE5``.
-        aggregate: that was chosen without labels.
-        image_auroc: with that aggregate.
-        image_auroc_of_mean: with the mean of the map.
+        layout: of the data.
+        results: the rows that exist, by category, seed and row.
+        failures: of the others, by category and seed.
+        earlier: how many categories and seeds an earlier run had measured.
     """
 
-    category: str
-    seed: int
-    row: int
-    aggregate: str
-    image_auroc: float
-    image_auroc_of_mean: float
+    layout: str
+    results: tuple[RowResult, ...]
+    failures: tuple[FailedFit, ...]
+    earlier: int
 
 
-def measure_ablation(request: AccuracyRequest, progress: Progress) -> list[RowResult]:
-    """Fit and test all rows. Needs a Ray session.
+def measure_ablation(request: AccuracyRequest, progress: Progress) -> Ablation:
+    """Fit and test all rows that the work folder does not have yet. Needs a Ray session.
 
     Raises:
         DataError: there are no labelled test pictures of both kinds, or too few normals.
-        FitError: a fit diverged.
     """
-    samples = discover(request.data, request.layout, request.categories)
+    layout, samples = discover_layout(request.data, request.layout, request.categories)
     tests = labelled_tests(samples)
     # Nothing is calibrated here: pictures are held out for the choice of the aggregate alone.
     calibration = replace(request.config.calibration, folds=1, false_alarm_rate=0.5)
@@ -124,12 +92,8 @@ def measure_ablation(request: AccuracyRequest, progress: Progress) -> list[RowRe
         _task(category, seed, split, tests[category], index, request.config, paths.features)
         for (category, seed), split in splits.items()
     ]
-    results: list[RowResult] = []
-    for done in _run_all(tasks, progress):
-        results += done
-        said = ", ".join(f"{_name(TABLE5[r.row])} {r.image_auroc:.4f}" for r in done)
-        progress.say(f"{done[0].category}, seed {done[0].seed}: {said}")
-    return results
+    kept = KeptRows(storage.join(str(request.work_dir), _FOLDER))
+    return run_tasks(tasks, layout, kept, progress)
 
 
 def _training_pictures(split: Split) -> list[Picture]:
@@ -164,123 +128,81 @@ def _task(
     )
 
 
-def _run_all(tasks: Sequence[AblationTask], progress: Progress) -> Iterator[list[RowResult]]:
-    """Results of every task as they come; as many at once as the cluster holds."""
-    run = tasks[0].config.run
-    on_gpu = cluster_gpus(run) > 0
-    resources = (
-        {"num_gpus": run.gpus_per_fit} if on_gpu else {"num_cpus": cpus_of_fit(run, len(tasks))}
-    )
-    fit = ray.remote(**resources, max_retries=0)(ablate)
-    waiting = [fit.remote(task) for task in tasks]
-    while waiting:
-        done, waiting = ray.wait(waiting, num_returns=1, timeout=_SAID_EVERY_S)
-        if not done:
-            progress.say(f"{len(waiting)} of {len(tasks)} fits of all rows are not finished")
+def run_tasks(
+    tasks: Sequence[AblationTask],
+    layout: str,
+    kept: KeptRows,
+    progress: Progress,
+    measure: Callable[[AblationTask], list[RowResult]] = ablate,
+) -> Ablation:
+    """Measure every task that was not measured before; each one's rows are kept at once.
+
+    Args:
+        tasks: categories and seeds.
+        layout: of the data.
+        kept: rows of earlier runs; those of this one are added.
+        progress: is told what comes.
+        measure: gives a task's rows, on a worker.
+    """
+    found = {i: rows for i, task in enumerate(tasks) if (rows := kept.find(task)) is not None}
+    if found:
+        progress.say(
+            f"{len(found)} of {len(tasks)} fits of all rows are taken from an earlier run "
+            f"({kept.folder})"
+        )
+    results = [row for rows in found.values() for row in rows]
+    failures: list[FailedFit] = []
+    left = [task for i, task in enumerate(tasks) if i not in found]
+    for task, done in _run_all(left, measure, progress):
+        if isinstance(done, FailedFit):
+            failures.append(done)
+            progress.say(f"{task.category}, seed {task.seed}: failed; {done.error}")
             continue
+        results += done
+        with tolerated(progress, f"The rows of {task.category}, seed {task.seed}, are not kept"):
+            kept.keep(task, done)
+        said = ", ".join(f"{row_name(TABLE5[r.row])} {r.image_auroc:.4f}" for r in done)
+        progress.say(f"{task.category}, seed {task.seed}: {said}")
+    results.sort(key=lambda row: (row.category, row.seed, row.row))
+    failures.sort(key=lambda failure: (failure.category, failure.seed))
+    return Ablation(layout, tuple(results), tuple(failures), len(found))
+
+
+def _run_all(
+    tasks: Sequence[AblationTask],
+    measure: Callable[[AblationTask], list[RowResult]],
+    progress: Progress,
+) -> Iterator[tuple[AblationTask, list[RowResult] | FailedFit]]:
+    """What comes of every task, as it comes; as many at once as the cluster holds."""
+    if not tasks:
+        return
+    fit = ray.remote(**_resources(tasks), max_retries=_RETRIES)(measure)
+    running = {fit.remote(task): task for task in tasks}
+    while running:
+        done, _ = ray.wait(list(running), num_returns=1, timeout=_SAID_EVERY_S)
+        if not done:
+            progress.say(f"{len(running)} of {len(tasks)} fits of all rows are not finished")
+            continue
+        task = running.pop(done[0])
         try:
-            yield ray.get(done[0])
-        except ray.exceptions.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, NfbmrError) else error) from None
+            yield task, ray.get(done[0])
+        except ray.exceptions.RayError as error:
+            yield task, FailedFit(task.category, task.seed, _sentence(task, error))
 
 
-def ablate(task: AblationTask) -> list[RowResult]:
-    """All rows of Table 5 on one category; the flow is fitted once."""
-    device = best_device()
-    cache = FeatureCache(task.cache_root, task.backbone_key)
-    flow_only: Heads | None = None
-    results = []
-    for row in sorted(range(len(TABLE5)), key=lambda row: TABLE5[row].mapper != "none"):
-        config = with_mapper(task.config, TABLE5[row])
-        heads = fit_heads(
-            InCache(cache, task.fit_entries),
-            config.heads,
-            config.fit,
-            category=task.category,
-            device=device,
-            fitted_flow=flow_only,
-        )
-        flow_only = flow_only or heads
-        maps = {
-            name: anomaly_maps(heads, cache.load(list(entries)), device)
-            for name, entries in (
-                ("normal", task.held_out_entries),
-                ("synthetic", task.synthetic_entries),
-                ("test", task.test_entries),
-            )
-        }
-        aggregate = choose_aggregate(synthetic_aurocs(maps["normal"], maps["synthetic"]))
-        truth_N = np.array(task.is_defective)
-
-        def auroc(name: str, test_NHW: Any = maps["test"], truth_N: Any = truth_N) -> float:
-            return image_auroc_of(truth_N, image_scores(test_NHW, name).numpy())
-
-        results.append(
-            RowResult(task.category, task.seed, row, aggregate, auroc(aggregate), auroc(SIMPLEST))
-        )
-    return sorted(results, key=lambda result: result.row)
+def _resources(tasks: Sequence[AblationTask]) -> Mapping[str, float]:
+    run = tasks[0].config.run
+    if cluster_gpus(run) > 0:
+        return {"num_gpus": run.gpus_per_fit}
+    return {"num_cpus": cpus_of_fit(run, len(tasks))}
 
 
-def with_mapper(config: Config, row: AblationRow) -> Config:
-    """The configuration with the mapper of a row; widths stay as they are."""
-    blocks = config.mapper.residual_blocks if row.residual_blocks is None else row.residual_blocks
-    mapper: MapperSettings = replace(config.mapper, kind=row.mapper, residual_blocks=blocks)
-    return replace(config, mapper=mapper)
-
-
-def _name(row: AblationRow) -> str:
-    if row.mapper == "none":
-        return "flow only"
-    blocks = "" if row.residual_blocks is None else f", n = {row.residual_blocks}"
-    return f"flow + {row.mapper.upper()}{blocks}"
-
-
-def ablation_spreads(results: Sequence[RowResult], of: str = "image_auroc") -> list[Spread]:
-    """Per row of Table 5: mean over categories for each seed, then over seeds."""
-    spreads = []
-    for row in range(len(TABLE5)):
-        by_seed: dict[int, list[float]] = {}
-        for result in results:
-            if result.row == row:
-                by_seed.setdefault(result.seed, []).append(getattr(result, of))
-        spreads.append(Spread.of([float(np.mean(values)) for values in by_seed.values()]))
-    return spreads
-
-
-def ablation_table(results: Sequence[RowResult]) -> str:
-    """Table 5 with the paper's numbers beside ours, then every category."""
-    chosen = ablation_spreads(results)
-    of_mean = ablation_spreads(results, "image_auroc_of_mean")
-    rows = [
-        (_name(row), str(chosen[i]), str(of_mean[i]), f"{row.image_auroc:.1f}")
-        for i, row in enumerate(TABLE5)
-    ]
-    header = (
-        "row of Table 5",
-        "image AUROC",
-        "with the mean of the map",
-        "paper, MVTec AD, %",
-    )
-    categories = sorted({result.category for result in results})
-    per_category = [
-        (_name(row), *(_category_spread(results, i, category) for category in categories))
-        for i, row in enumerate(TABLE5)
-    ]
-    return f"{table(rows, header)}\n\n{table(per_category, ('row of Table 5', *categories))}"
-
-
-def _category_spread(results: Sequence[RowResult], row: int, category: str) -> str:
-    values = [r.image_auroc for r in results if r.row == row and r.category == category]
-    return str(Spread.of(values))
-
-
-def ablation_json(results: Sequence[RowResult]) -> Mapping[str, Any]:
-    """Plain values for JSON."""
-    return {
-        "benchmark": "ablation",
-        "rows": [
-            {**asdict(row), "name": _name(row), "measured": asdict(spread)}
-            for row, spread in zip(TABLE5, ablation_spreads(results), strict=True)
-        ],
-        "results": [asdict(result) for result in results],
-    }
+def _sentence(task: AblationTask, error: ray.exceptions.RayError) -> str:
+    """Why a task has no rows."""
+    what = f"category {task.category!r}, seed {task.seed},"
+    if not isinstance(error, ray.exceptions.RayTaskError):
+        times = _RETRIES + 1
+        return f"The worker of {what} was lost, {times} times in all: {first_cause(error)}"
+    if isinstance(error.cause, NfbmrError):
+        return str(error.cause)
+    return f"The fits of {what} failed: {first_cause(error)}"

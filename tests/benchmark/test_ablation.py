@@ -7,57 +7,19 @@ import pytest
 import torch
 
 import jobs.benchmark
-from nfbmr.benchmark.ablation import AblationTask, RowResult, ablate, ablation_table, with_mapper
+from nfbmr.benchmark.ablation_task import ablate, with_mapper
 from nfbmr.benchmark.accuracy import image_auroc_of
-from nfbmr.config import load_config
 from nfbmr.model.scoring import image_scores
 from nfbmr.published import TABLE5
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.fit import fit_heads
 from nfbmr.train.held_out_maps import anomaly_maps
+from tests.benchmark.ablation_tasks import CONFIG, make_task
 from tests.conftest import SHARED, Trained
-from tests.train.test_fit import features
-
-CONFIG = load_config(
-    None,
-    [
-        "flow.hidden_channels=16",
-        "mapper.latent_channels=8",
-        "mapper.block_channels=4",
-        "fit.flow_epochs=3",
-        "fit.mapper_epochs=3",
-        "fit.min_steps=1",
-        "fit.precision=float32",
-    ],
-)
 
 
-def write(cache: FeatureCache, kind: str, y_NCHW: torch.Tensor) -> list[str]:
-    entries = [f"{kind}-{i:02d}" for i in range(len(y_NCHW))]
-    for entry, y_CHW in zip(entries, y_NCHW, strict=True):
-        cache.write(entry, y_CHW)
-    return entries
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> AblationTask:
-    cache = FeatureCache(str(tmp_path), "backbone")
-    test_NCHW = torch.cat([features(10, seed=2), features(10, seed=3) * 1.5])
-    return AblationTask(
-        category="bottle",
-        seed=0,
-        config=CONFIG,
-        cache_root=str(tmp_path),
-        backbone_key="backbone",
-        fit_entries=write(cache, "fit", features(40)),
-        held_out_entries=write(cache, "held", features(10, seed=1)),
-        synthetic_entries=write(cache, "cut", features(10, seed=1) * 2),
-        test_entries=write(cache, "test", test_NCHW),
-        is_defective=[False] * 10 + [True] * 10,
-    )
-
-
-def test_every_row_is_what_a_fit_of_its_own_would_give(task: AblationTask) -> None:
+def test_every_row_is_what_a_fit_of_its_own_would_give(tmp_path: Path) -> None:
+    task = make_task(tmp_path)
     results = ablate(task)
     assert [result.row for result in results] == [0, 1, 2, 3, 4]
     cache = FeatureCache(task.cache_root, task.backbone_key)
@@ -81,19 +43,6 @@ def test_the_rows_are_the_papers() -> None:
     assert read == [(row.mapper, row.residual_blocks, row.image_auroc) for row in TABLE5]
 
 
-def test_the_table_averages_categories_before_seeds() -> None:
-    values = {(0, "a"): 0.9, (0, "b"): 0.7, (1, "a"): 1.0, (1, "b"): 1.0}
-    results = [
-        RowResult(category, seed, row, "mean", value, value)
-        for (seed, category), value in values.items()
-        for row in range(len(TABLE5))
-    ]
-    lines = ablation_table(results).splitlines()
-    row = next(line for line in lines if "n = 2" in line)
-    assert "0.9000 ± 0.1414" in row
-    assert "98.7" in row
-
-
 @pytest.mark.slow
 def test_the_command_ends_with_all_rows_in_one_object(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -110,3 +59,9 @@ def test_the_command_ends_with_all_rows_in_one_object(
     assert [row["image_auroc"] for row in result["rows"]] == [97.4, 98.7, 98.5, 96.2, 94.2]
     assert all(0.5 < row["measured"]["mean"] <= 1 for row in result["rows"])
     assert "flow + BMR, n = 3" in output
+    assert result["from_earlier_run"] == 0
+
+    assert jobs.benchmark.main(arguments) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert again["from_earlier_run"] == 1
+    assert again["results"] == result["results"]
