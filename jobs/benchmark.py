@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from nfbmr.benchmark.commands.scale import add_scale
 from nfbmr.benchmark.commands.soak import add_soak
 from nfbmr.benchmark.commands.throughput import add_throughput
 from nfbmr.benchmark.machine import machine
+from nfbmr.benchmark.verdict import exit_code
 from nfbmr.cli import run_job
-from nfbmr.errors import ConfigError, FailureBudgetError
+from nfbmr.errors import ConfigError
 from nfbmr.output_place import check_place
 from nfbmr.session import ray_session
 
@@ -65,17 +66,6 @@ def _finish(result: dict[str, object], file: str | None) -> int:
     if file:
         storage.write_atomically(storage.absolute_uri(file), f"{line}\n".encode())
     return exit_code(result)
-
-
-def exit_code(result: Mapping[str, object]) -> int:
-    """Whether what was asked of a result holds: 8 where a part of it failed, 1 where it does not.
-
-    Args:
-        result: the object that the output ends with.
-    """
-    if result.get("failures"):
-        return FailureBudgetError.exit_code
-    return int(result.get("passed") is False)
 
 
 def _run(arguments: argparse.Namespace) -> int:

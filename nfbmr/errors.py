@@ -174,6 +174,10 @@ class WorkerError(NfbmrError):
     exit_code = 9
 
 
+class StallError(WorkerError):
+    """Nothing was finished for longer than is waited: no worker could begin, or all hang."""
+
+
 class StoreError(NfbmrError):
     """A disk or object store that refuses, does not answer or is full, whatever is asked of it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from nfbmr.errors import StoreError, WorkerError
 from nfbmr.settings import RunSettings
 
 _STORE_ERROR = f"{StoreError.__module__}.{StoreError.__qualname__}: "
+_NO_GUARD = -1
 FETCH_CPUS = 0.25
 """Part of a core that a task takes which mostly waits for bytes: logical, as Ray counts.
 
@@ -111,6 +112,9 @@ def actor_pool(
 def ray_data_session(doing: str, bars: bool = False) -> Iterator[None]:
     """Run Ray Data, and turn a worker's failure into a sentence.
 
+    Ray's own guard against standing still is off: it ends a run after half an hour whatever
+    ``run.stall_timeout_s`` says, and knows nothing of lost nodes. ``nfbmr/watchdog.py`` looks.
+
     Args:
         doing: what is being done, for the sentence.
         bars: show Ray Data's own progress: per stage what is done, running and queued. Only for a
@@ -121,8 +125,13 @@ def ray_data_session(doing: str, bars: bool = False) -> Iterator[None]:
         StoreError: a worker met it.
     """
     context = ray.data.DataContext.get_current()
-    before = context.enable_progress_bars, context.print_on_execution_start
-    context.enable_progress_bars, context.print_on_execution_start = bars, False
+    own = {
+        "enable_progress_bars": bars,
+        "print_on_execution_start": False,
+        "execution_no_progress_timeout_s": _NO_GUARD,
+    }
+    before = {name: getattr(context, name) for name in own}
+    _set_all(context, own)
     try:
         yield
     except (RayError, SystemException) as error:
@@ -134,7 +143,12 @@ def ray_data_session(doing: str, bars: bool = False) -> Iterator[None]:
             "the cause and run the same command again. The traceback is in Ray's logs."
         ) from error
     finally:
-        context.enable_progress_bars, context.print_on_execution_start = before
+        _set_all(context, before)
+
+
+def _set_all(context: ray.data.DataContext, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(context, name, value)
 
 
 def first_cause(error: BaseException) -> str:

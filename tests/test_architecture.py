@@ -27,6 +27,7 @@ SETTINGS = {
     "nfbmr.resources",
     "nfbmr.second_attempts",
     "nfbmr.session",
+    "nfbmr.watchdog",
 }
 MIDDLE = {"nfbmr.train", "nfbmr.score", "nfbmr.report", "nfbmr.evaluate"}
 
@@ -47,6 +48,7 @@ ALLOWED = {
     "nfbmr.model_version": set(),
     "nfbmr.registry": FOUNDATION | PLUMBING | {"nfbmr.model_version", "nfbmr.model", "nfbmr.data"},
     "nfbmr.resources": FOUNDATION | {"nfbmr.settings"},
+    "nfbmr.watchdog": FOUNDATION,
     "nfbmr.second_attempts": FOUNDATION | {"nfbmr.data"},
     "nfbmr.session": FOUNDATION | {"nfbmr.process_memory"},
     "nfbmr.settings": FOUNDATION | {"nfbmr.fit_settings", "nfbmr.model", "nfbmr.data"},

@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from operator import itemgetter
 
 import pyarrow as pa
 import ray
@@ -45,8 +46,8 @@ from nfbmr.score.scorer import Scorer
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.store_watch import StoreWatch
 from nfbmr.score.units import read_unit
-from nfbmr.score.watchdog import finished_units_of
 from nfbmr.settings import IN_TASKS, RunSettings
+from nfbmr.watchdog import finished_rows_of
 
 _UNITS_ASKED = 256
 """Of finished units, at most, until one is found with a picture that could be read."""
@@ -109,8 +110,15 @@ def score_units(
                 holds_gone=holds_gone,
                 witness=by_name.of(watch.witness) if last_try and watch.witness else (),
             )
-            timeout_s = settings.stall_timeout_s
-            for row in finished_units_of(start, wave, timeout_s, progress.say):
+            rows = finished_rows_of(
+                start,
+                {unit.name: unit for unit in wave},
+                itemgetter("unit"),
+                settings.stall_timeout_s,
+                progress.say,
+                "unit",
+            )
+            for row in rows:
                 watch.look(row)
                 if row["refused"]:
                     continue

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from nfbmr import storage
 from nfbmr.config import Config
 from nfbmr.data.layouts import discover
 from nfbmr.data.sample import Sample
-from nfbmr.errors import NfbmrError, OutputError, StoreError, WeightsError
+from nfbmr.errors import NfbmrError, OutputError, StoreError, WeightsError, WorkerError
 from nfbmr.model.backbone import create_backbone
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
@@ -121,14 +121,13 @@ def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
         not_reached=campaign.not_reached,
     )
     if campaign.options.only_changed:
-        unchanged, names = unchanged_categories(
-            splits, campaign.config, campaign.registry, campaign.progress
-        )
-        results += rows_of_tonight(unchanged, campaign)
-        splits = {n: s for n, s in splits.items() if n not in {r.category for r in unchanged}}
-        features.needed.update(itertools.chain.from_iterable(names.values()))
-        if names:  # Their features are in use, though none is computed.
-            features.backbone_key = create_backbone(campaign.config.backbone).key()
+        try:
+            with store_sentences("Comparing pictures"):
+                results += _unchanged(campaign, splits, features)
+        except (StoreError, WorkerError) as error:
+            campaign.is_open, campaign.error = True, error
+            return _failed(splits, error)
+        splits = {n: s for n, s in splits.items() if n not in {r.category for r in results}}
     lost: list[NfbmrError] = []
     at_once = FITS_PER_SLOT * slots_of(campaign.config.run, len(splits))
     groups = list(groups_of(splits, campaign.night.waited_for, categories=at_once))
@@ -140,10 +139,10 @@ def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
         try:
             with store_sentences("Training"):
                 results += _run_group(campaign, group, features)
-        except (StoreError, WeightsError) as error:
+        except (StoreError, WeightsError, WorkerError) as error:
             campaign.is_open = True
             lost.append(error)
-            results += [CategoryResult(name, FAILED, decision=str(error)) for name in group]
+            results += _failed(group, error)
     if lost and len(lost) == len(groups):
         campaign.error = lost[0]  # It was nothing that only one group met.
         return results
@@ -154,6 +153,23 @@ def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
         campaign.night.forget_others(campaign.fits, splits.keys() - campaign.fits.keys())
     _remember_not_reached(campaign, results)
     return results
+
+
+def _unchanged(
+    campaign: Campaign, splits: Mapping[str, Split], features: CampaignFeatures
+) -> list[CategoryResult]:
+    """The rows of categories that have not changed; their features stay in the cache."""
+    unchanged, names = unchanged_categories(
+        splits, campaign.config, campaign.registry, campaign.progress
+    )
+    features.needed.update(itertools.chain.from_iterable(names.values()))
+    if names:  # Their features are in use, though none is computed.
+        features.backbone_key = create_backbone(campaign.config.backbone).key()
+    return rows_of_tonight(unchanged, campaign)
+
+
+def _failed(categories: Iterable[str], error: NfbmrError) -> list[CategoryResult]:
+    return [CategoryResult(name, FAILED, decision=str(error)) for name in categories]
 
 
 def _run_group(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nfbmr.config import Config
-from nfbmr.errors import STORE_FAULTS, StoreError, WorkerError
+from nfbmr.errors import STORE_FAULTS, StallError, StoreError, WorkerError
 from nfbmr.progress import Progress
 from nfbmr.train.cache_eviction import evict
 from nfbmr.train.campaign_result import FAILED, CategoryResult, not_reached
@@ -66,9 +66,13 @@ class CampaignFeatures:
             ConfigError: the backbone's settings do not fit.
             WeightsError: its weights cannot be had.
             StoreError: where the pictures lie, nothing is given any more.
+            StallError: nothing was computed for as long as is waited; a smaller pass would fare
+                no better.
         """
         try:
             index = self._pass(splits)
+        except StallError:
+            raise
         except WorkerError as error:
             if len(splits) == 1:
                 (name,) = splits
@@ -92,6 +96,7 @@ class CampaignFeatures:
                 self.root,
                 self.config.run,
                 lambda done, _: count(done),
+                say=self.progress.say,
             )
 
     def _one_by_one(

@@ -182,7 +182,14 @@ def _repair(campaign: Campaign, splits: Mapping[str, Split], task: CategoryTask)
     """Look into every entry of a category, and compute anew what is damaged or gone."""
     pictures = pictures_of(splits[task.category])
     settings, run = campaign.config.backbone, campaign.config.run
-    index = compute_features(pictures, settings, campaign.paths.features, run, distrust=True)
+    index = compute_features(
+        pictures,
+        settings,
+        campaign.paths.features,
+        run,
+        distrust=True,
+        say=campaign.progress.say,
+    )
     campaign.progress.say(
         f"{task.category}: {index.computed} features in the cache were damaged or gone; they were "
         "computed anew"

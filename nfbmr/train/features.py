@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from nfbmr.train.entry_names import defect_seed, entry_name
 from nfbmr.train.feature_cache import FeatureCache, is_among
 from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.store_silence import PatientReader, StoreSilence, is_silence
+from nfbmr.watchdog import finished_rows_of
 
 _SCHEMA = pa.schema(
     [
@@ -49,6 +51,7 @@ def compute_features(
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     distrust: bool = False,
+    say: Callable[[str], object] = print,
 ) -> FeatureIndex:
     """Make sure that the cache holds the features of every picture that can be read.
 
@@ -65,8 +68,10 @@ def compute_features(
         run: resources.
         progress: called with (done, total).
         distrust: look into entries instead of believing that they are whole.
+        say: called with a sentence when a node was lost and what is left starts anew.
 
     Raises:
+        StallError: nothing was computed for ``run.stall_timeout_s``.
         ConfigError: the backbone's settings do not fit.
         WeightsError: its weights cannot be had.
         StoreError: where the pictures lie, nothing is given any more.
@@ -79,28 +84,53 @@ def compute_features(
     key = backbone.key()
     cache = FeatureCache(cache_root, key)
     known = None if distrust else ray.put(cache.names())
-    batches = max(1, -(-len(wanted) // run.decode_batch_size))
+    start = partial(
+        _pipeline,
+        settings=settings,
+        cache=cache,
+        actor_arguments=(settings, cache_root, key, run),
+        known=known,
+        run=run,
+    )
     with ray_data_session("computing features"):
-        rows = ray.data.from_items(
-            [{"uri": p.uri, "variant": p.variant} for p in wanted],
-            override_num_blocks=batches,
-        )
-        decoded = rows.map_batches(
-            _Decoder(settings, cache, known),
-            batch_size=run.decode_batch_size,
-            batch_format="pyarrow",
-            # Beside an actor on a node of one core no more than this is left.
-            num_cpus=0.5 if cluster_gpus(run) > 0 else FETCH_CPUS,
-        )
-        results = decoded.map_batches(
-            _FeatureActor,
-            fn_constructor_args=(settings, cache_root, key, run),
-            batch_size=run.decode_batch_size,
-            batch_format="pyarrow",
-            **actor_pool(run, batches),
+        rows = finished_rows_of(
+            start, {p: p for p in wanted}, _picture_of, run.stall_timeout_s, say, "picture"
         )
         empty = FeatureIndex(key, backbone.identity(), {}, {}, {}, 0)
-        return _indexed(results.iter_rows(), empty, lambda done: progress(done, len(wanted)))
+        return _indexed(rows, empty, lambda done: progress(done, len(wanted)))
+
+
+def _pipeline(
+    pictures: Sequence[Picture],
+    settings: BackboneSettings,
+    cache: FeatureCache,
+    actor_arguments: tuple[Any, ...],
+    known: Any,
+    run: RunSettings,
+) -> ray.data.Dataset:
+    batches = max(1, -(-len(pictures) // run.decode_batch_size))
+    rows = ray.data.from_items(
+        [{"uri": p.uri, "variant": p.variant} for p in pictures],
+        override_num_blocks=batches,
+    )
+    decoded = rows.map_batches(
+        _Decoder(settings, cache, known),
+        batch_size=run.decode_batch_size,
+        batch_format="pyarrow",
+        # Beside an actor on a node of one core no more than this is left.
+        num_cpus=0.5 if cluster_gpus(run) > 0 else FETCH_CPUS,
+    )
+    return decoded.map_batches(
+        _FeatureActor,
+        fn_constructor_args=actor_arguments,
+        batch_size=run.decode_batch_size,
+        batch_format="pyarrow",
+        **actor_pool(run, batches),
+    )
+
+
+def _picture_of(row: dict[str, Any]) -> Picture:
+    return Picture(row["uri"], row["variant"])
 
 
 def _indexed(
@@ -111,7 +141,7 @@ def _indexed(
     busy: set[Picture] = set()
     silence = StoreSilence()
     for row in rows:
-        picture = Picture(row["uri"], row["variant"])
+        picture = _picture_of(row)
         silence.look(row["uri"], row["error"], row["busy"])
         if row["entry"] is not None:
             index.names[picture] = row["entry"]

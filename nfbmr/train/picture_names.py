@@ -4,55 +4,95 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import ray
 
-from nfbmr.data.content import content_hash, read_bytes
+from nfbmr.data.content import content_hash
 from nfbmr.errors import DataError
 from nfbmr.resources import FETCH_CPUS, ray_data_session
 from nfbmr.settings import RunSettings
+from nfbmr.train.feature_index import FeatureIndex, Picture
+from nfbmr.train.store_silence import PatientReader, StoreSilence, is_silence
+from nfbmr.watchdog import finished_rows_of
 
+_SCHEMA = pa.schema(
+    [("uri", pa.string()), ("hash", pa.string()), ("error", pa.string()), ("busy", pa.bool_())]
+)
 _READERS = 8
 
 
 def content_hashes(
-    uris: Sequence[str], run: RunSettings, progress: Callable[[int], None] = lambda done: None
-) -> dict[str, str]:
+    pictures: Sequence[Picture],
+    run: RunSettings,
+    progress: Callable[[int], None] = lambda done: None,
+    say: Callable[[str], object] = print,
+) -> FeatureIndex:
     """The content hash of every picture that can be fetched. Needs a Ray session.
 
     Args:
-        uris: of the pictures.
+        pictures: of no variant.
         run: resources.
         progress: called with how many are done.
+        say: called with a sentence when a node was lost and what is left starts anew.
+
+    Returns:
+        The hashes as ``entries``, so that ``store_silence.settled`` can ask again for pictures that
+        a store did not give.
+
+    Raises:
+        StoreError: where the pictures lie, nothing is given any more.
+        StallError: nothing was read for ``run.stall_timeout_s``.
     """
-    wanted = sorted(set(uris))
-    found: dict[str, str] = {}
-    batches = max(1, -(-len(wanted) // run.decode_batch_size))
+    wanted = {picture.uri: picture for picture in sorted(set(pictures), key=lambda p: p.uri)}
+    index = FeatureIndex("", {}, {}, {}, {}, 0)
+    busy: set[Picture] = set()
+    silence = StoreSilence()
     with ray_data_session("reading pictures"):
-        rows = ray.data.from_items([{"uri": u} for u in wanted], override_num_blocks=batches)
-        hashed = rows.map_batches(
-            _hashed,
-            batch_size=run.decode_batch_size,
-            batch_format="pyarrow",
-            num_cpus=FETCH_CPUS,
+        rows = finished_rows_of(
+            lambda left: _pipeline(left, run),
+            wanted,
+            lambda row: row["uri"],
+            run.stall_timeout_s,
+            say,
+            "picture",
         )
-        for done, row in enumerate(hashed.iter_rows(), start=1):
-            if row["hash"] is not None:
-                found[row["uri"]] = row["hash"]
+        for done, row in enumerate(rows, start=1):
+            silence.look(row["uri"], row["error"], row["busy"])
+            picture = wanted[row["uri"]]
+            if row["error"] is None:
+                index.entries[picture] = row["hash"]
+            else:
+                index.errors[picture] = row["error"]
+            if row["busy"]:
+                busy.add(picture)
             progress(done)
-    return found
+    return replace(index, busy=frozenset(busy))
+
+
+def _pipeline(pictures: Sequence[Picture], run: RunSettings) -> ray.data.Dataset:
+    batches = max(1, -(-len(pictures) // run.decode_batch_size))
+    rows = ray.data.from_items([{"uri": p.uri} for p in pictures], override_num_blocks=batches)
+    return rows.map_batches(
+        _hashed,
+        batch_size=run.decode_batch_size,
+        batch_format="pyarrow",
+        num_cpus=FETCH_CPUS,
+    )
 
 
 def _hashed(batch: pa.Table) -> pa.Table:
     uris = batch.column("uri").to_pylist()
+    reader = PatientReader()
     with ThreadPoolExecutor(_READERS) as pool:
-        hashes = pa.array(list(pool.map(_hash, uris)), pa.string())
-    return batch.append_column("hash", hashes)
+        contents = pool.map(reader.read, uris)
+        rows = [_row(uri, content) for uri, content in zip(uris, contents, strict=True)]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def _hash(uri: str) -> str | None:
-    try:
-        return content_hash(read_bytes(uri))
-    except DataError:
-        return None
+def _row(uri: str, content: bytes | DataError) -> dict[str, Any]:
+    if isinstance(content, DataError):
+        return {"uri": uri, "error": str(content), "busy": is_silence(content)}
+    return {"uri": uri, "hash": content_hash(content), "busy": False}

@@ -163,8 +163,10 @@ def _memory_share() -> float:
     """The worker's share of its device: fits that begin at once would each take it for free."""
     context = ray.get_runtime_context()
     own = context.get_node_id()
-    node = next((node["Resources"] for node in ray.nodes() if node["NodeID"] == own), {})
-    return memory_share(context.get_assigned_resources(), node)
+    resources: dict[str, float] = next(
+        (node["Resources"] for node in ray.nodes() if node["NodeID"] == own), {}
+    )
+    return memory_share(context.get_assigned_resources(), resources)
 
 
 def cause_of(error: BaseException) -> Cause:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from nfbmr.config import Config
@@ -14,11 +14,12 @@ from nfbmr.registry import Registry
 from nfbmr.train.campaign_result import UNCHANGED, CategoryResult
 from nfbmr.train.category_tasks import data_fingerprint_of, pictures_of, training_pictures
 from nfbmr.train.entry_names import entry_name
-from nfbmr.train.feature_index import Picture
+from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.fingerprints import settings_fingerprint
 from nfbmr.train.finished import FINGERPRINT_TAGS
 from nfbmr.train.picture_names import content_hashes
 from nfbmr.train.split import Split
+from nfbmr.train.store_silence import settled
 
 
 def unchanged_categories(
@@ -40,11 +41,11 @@ def unchanged_categories(
 
     Raises:
         RegistryError: the registry could not be reached.
+        StoreError: where the pictures lie, nothing is given any more.
+        WorkerError: no worker could read them.
     """
     settings = settings_fingerprint(config, create_backbone(config.backbone).identity())
-    uris = [p.uri for split in splits.values() for p in training_pictures(split)]
-    with progress.counter("pictures compared", len(set(uris))) as count:
-        hashes = content_hashes(uris, config.run, count)
+    hashes = _hashes(splits, config, progress)
     rows: list[CategoryResult] = []
     entries: dict[str, list[str]] = {}
     for name, split in splits.items():
@@ -66,6 +67,18 @@ def unchanged_categories(
             )
     progress.say(f"{len(rows)} of {len(splits)} categories have not changed")
     return rows, entries
+
+
+def _hashes(splits: Mapping[str, Split], config: Config, progress: Progress) -> dict[str, str]:
+    """The content hashes by URI; what a store does not give is asked for again."""
+
+    def one_pass(pictures: Sequence[Picture]) -> FeatureIndex:
+        with progress.counter("pictures compared", len(pictures)) as count:
+            return content_hashes(pictures, config.run, count, progress.say)
+
+    uris = {p.uri for split in splits.values() for p in training_pictures(split)}
+    index = settled([Picture(uri) for uri in uris], one_pass, progress.say)
+    return {picture.uri: name for picture, name in index.entries.items()}
 
 
 def _fitted_before(

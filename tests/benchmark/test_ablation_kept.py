@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import ray.cloudpickle
 
-import jobs.benchmark
 from nfbmr.benchmark.ablation import Ablation, FailedFit, run_tasks
 from nfbmr.benchmark.ablation_kept import KeptRows
 from nfbmr.benchmark.ablation_task import AblationTask, RowResult, ablate
 from nfbmr.benchmark.commands.ablation import failures_text
+from nfbmr.benchmark.verdict import exit_code
 from nfbmr.progress import Progress
 from nfbmr.published import TABLE5
 from tests.benchmark.ablation_tasks import CONFIG, make_task
@@ -123,6 +123,6 @@ def test_what_failed_is_named_with_what_to_do(task: AblationTask) -> None:
 
 
 def test_the_exit_code_says_that_a_fit_failed() -> None:
-    assert jobs.benchmark.exit_code({"failures": [{"category": "cable"}]}) == 8
-    assert jobs.benchmark.exit_code({"failures": []}) == 0
-    assert jobs.benchmark.exit_code({"passed": False}) == 1
+    assert exit_code({"failures": [{"category": "cable"}]}) == 8
+    assert exit_code({"failures": []}) == 0
+    assert exit_code({"passed": False}) == 1

@@ -1,7 +1,8 @@
 """Fits one category twice on a cluster of several nodes: undisturbed, and with a node killed.
 
-Run by ``test_campaign_resume.py`` in a process of its own: arguments are the data root and a
-folder, where it writes ``told.json``.
+Run by ``test_campaign_resume.py`` in a process of its own: arguments are the data root, a folder,
+where it writes ``told.json``, and in which part of a night the node is killed: ``fit``, or
+``features``, where none comes in its place.
 """
 
 import json
@@ -18,6 +19,7 @@ from nfbmr.config import load_config
 from nfbmr.data.layouts import discover
 from nfbmr.train.category_fit import CategoryTask
 from nfbmr.train.category_tasks import Preparation, make_tasks, pictures_of, split_categories
+from nfbmr.train.feature_index import Picture
 from nfbmr.train.features import compute_features
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.fit_queue import QueueHooks, fit_categories
@@ -59,6 +61,35 @@ def main(data: str, folder: Path) -> None:
     cluster.shutdown()
 
 
+def main_of_features(data: str, folder: Path) -> None:
+    """Features of all pictures on two nodes of a core each, of which one is left in the end."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+    config = load_config(None, (*SETTINGS, "run.decode_batch_size=4"), "small")
+    pictures = [Picture(sample.uri) for sample in discover(data, "mvtec")]
+    lost_after: list[int] = []
+    said: list[str] = []
+
+    def lose(done: int, total: int) -> None:
+        if not lost_after and done >= total // 4:
+            lost_after.append(done)
+            cluster.remove_node(nodes[0], allow_graceful=False)
+
+    root = str(folder / "features")
+    index = compute_features(pictures, config.backbone, root, config.run, lose, say=said.append)
+    told = {
+        "lost_after": lost_after,
+        "pictures": sorted({picture.uri for picture in pictures}),
+        "entries": sorted(picture.uri for picture in index.entries),
+        "errors": sorted(index.errors.values()),
+        "said": said,
+    }
+    (folder / "told.json").write_text(json.dumps(told))
+    ray.shutdown()
+    cluster.shutdown()
+
+
 def make_task(data: str, folder: Path) -> CategoryTask:
     """Of the first category."""
     config = load_config(None, SETTINGS, "small")
@@ -80,4 +111,4 @@ def fit(task: CategoryTask, folder: Path, hooks: QueueHooks) -> list[dict[str, o
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    {"fit": main, "features": main_of_features}[sys.argv[3]](sys.argv[1], Path(sys.argv[2]))

@@ -20,7 +20,7 @@ from nfbmr.config import Config
 from nfbmr.data.content import content_hash
 from nfbmr.data.decoding import decode_rgb
 from nfbmr.data.layouts import discover
-from nfbmr.errors import DataError, OutputError, RegistryUnavailableError
+from nfbmr.errors import DataError, OutputError, RegistryUnavailableError, StallError
 from nfbmr.model_version import ModelVersion
 from nfbmr.progress import Progress
 from nfbmr.registry import CHAMPION, PREVIOUS, Registry, default_uri
@@ -261,6 +261,21 @@ def test_what_was_rolled_back_is_not_fitted_again_every_night(
     registry.promote(first, fitted.version, {})
     registry.promote(first, other, {})
     assert unchanged() == [second], "a person's choice is no rollback"
+
+
+def test_a_night_that_finds_no_room_for_features_ends_with_a_row_for_every_category(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """GPUs are counted on that no node brings: waiting for them must have an end."""
+    run = replace(trained.config.run, gpus=1, stall_timeout_s=5.0)
+    paths = CampaignPaths(str(tmp_path / "features"), str(tmp_path / "checkpoints"))
+    registry = Registry(default_uri(str(tmp_path)))
+    arguments = (str(trained.factory.root), "mvtec", None, replace(trained.config, run=run))
+    results = run_campaign(*arguments, paths, registry, QUIET)
+    assert [result.outcome for result in results] == ["failed", "failed"]
+    assert {"No picture was finished for 5 s" in result.decision for result in results} == {True}
+    assert isinstance(results.error, StallError)
+    assert list((tmp_path / "checkpoints" / "nights").glob("*/night.json")), "it goes on"
 
 
 def run_on(data: Path, config: Config, work_dir: Path) -> list[CategoryResult]:

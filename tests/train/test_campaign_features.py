@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nfbmr.config import load_config
 from nfbmr.data.sample import Sample
-from nfbmr.errors import WorkerError
+from nfbmr.errors import StallError, WorkerError
 from nfbmr.progress import Progress
 from nfbmr.train.campaign_features import CampaignFeatures, groups_of
 from nfbmr.train.category_tasks import pictures_of
@@ -62,6 +62,24 @@ class Breaking(CampaignFeatures):
         pictures = [p for split in splits.values() for p in pictures_of(split)]
         entries = {picture: f"{picture.uri}-{picture.variant}" for picture in pictures}
         return FeatureIndex("key", {}, entries, {}, entries, len(entries))
+
+
+class Stalling(CampaignFeatures):
+    """For whose actors there is no room."""
+
+    passes = 0
+
+    def _pass(self, splits: Mapping[str, Split]) -> FeatureIndex:
+        self.passes += 1
+        raise StallError("No picture was finished.")
+
+
+def test_a_pass_that_stalls_is_not_repeated_category_by_category() -> None:
+    """Every category by itself would wait as long again, and in vain."""
+    features = Stalling(load_config(None, (), "small"), "/nowhere", Progress(quiet=True))
+    with pytest.raises(StallError):
+        features.compute({name: split_of(name, 5) for name in ("good", "better")})
+    assert features.passes == 1
 
 
 @pytest.mark.parametrize("others", [["good", "better"], ["good"], []])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,11 +106,26 @@ def test_a_killed_driver_goes_on_and_repeats_nothing(trained: Trained, tmp_path:
 
 def test_a_lost_node_is_made_up_for_on_another(trained: Trained, tmp_path: Path) -> None:
     """Ray Train starts the worker on another node, which goes on from the last state."""
-    script = Path(__file__).with_name("lose_a_node.py")
-    arguments = [sys.executable, str(script), str(trained.factory.root), str(tmp_path)]
-    log = tmp_path / "log"
-    assert start(arguments, log).wait(TIMEOUT_S) == 0, log.read_text()
-    told = json.loads((tmp_path / "told.json").read_text())
+    told = lose_a_node(trained, tmp_path, "fit")
     assert told["lost_after"][0] == "mapper"
     assert len(told["undisturbed"]) == 405
     assert told["disturbed"] == told["undisturbed"]
+
+
+def test_a_node_lost_while_features_are_computed_costs_no_picture(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """None comes in its place: what it had in hand would wait for it without end."""
+    told = lose_a_node(trained, tmp_path, "features")
+    assert 0 < told["lost_after"][0] < len(told["pictures"])
+    assert told["entries"] == told["pictures"]
+    assert not told["errors"]
+
+
+def lose_a_node(trained: Trained, folder: Path, part: str) -> dict[str, Any]:
+    script = Path(__file__).with_name("lose_a_node.py")
+    arguments = [sys.executable, str(script), str(trained.factory.root), str(folder), part]
+    log = folder / "log"
+    assert start(arguments, log).wait(TIMEOUT_S) == 0, log.read_text()
+    told: dict[str, Any] = json.loads((folder / "told.json").read_text())
+    return told

@@ -2,16 +2,27 @@
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 
 import pytest
 
+from nfbmr import watchdog
 from nfbmr.errors import WorkerError
-from nfbmr.score import watchdog
 from nfbmr.score.planned_units import PlannedUnit
-from nfbmr.score.watchdog import Row, finished_units_of, watched
+from nfbmr.watchdog import Row, finished_rows_of, watched
 
 UNITS = [PlannedUnit(str(n), "bottle", 0, n, 1) for n in range(6)]
+
+
+def finished_units_of(
+    start: Callable[[Sequence[PlannedUnit]], "Pipeline"],
+    units: Sequence[PlannedUnit],
+    timeout_s: float,
+    say: Callable[[str], object],
+) -> Iterator[Row]:
+    by_name = {unit.name: unit for unit in units}
+    return finished_rows_of(start, by_name, itemgetter("unit"), timeout_s, say, "unit")
 
 
 def stalling(*rows: Row) -> Iterator[Row]:

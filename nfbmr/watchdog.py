@@ -9,18 +9,18 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import ray
 
-from nfbmr.errors import WorkerError
-from nfbmr.score.planned_units import PlannedUnit
+from nfbmr.errors import StallError
 
 Row = dict[str, Any]
+Item = TypeVar("Item")
 
 LOST_NODE_PATIENCE_S = 60.0
-"""So long after a node was lost no unit may be finished, before what is left starts anew."""
+"""So long after a node was lost nothing may be finished, before what is left starts anew."""
 
 _LOOK_EVERY_S = 5.0
 
@@ -29,7 +29,7 @@ class Running(Protocol):
     """A pipeline at work: a ``ray.data.Dataset``."""
 
     def iter_rows(self) -> Iterator[Row]:
-        """A row for each unit that is finished."""
+        """A row for each item that is finished."""
         ...
 
 
@@ -37,37 +37,44 @@ class NodeLostError(Exception):
     """A node died, and since then nothing comes."""
 
 
-def finished_units_of(
-    start: Callable[[Sequence[PlannedUnit]], Running],
-    units: Sequence[PlannedUnit],
+def finished_rows_of(
+    start: Callable[[Sequence[Item]], Running],
+    items: Mapping[Any, Item],
+    key_of: Callable[[Row], Hashable],
     timeout_s: float,
-    say: Callable[[str], None],
+    say: Callable[[str], object],
+    noun: str,
 ) -> Iterator[Row]:
-    """Rows of all units, as they are finished.
+    """A row for each item, as they are finished.
 
     Args:
-        start: makes the pipeline for units, sized for the nodes that are there.
-        units: that are to be done.
-        timeout_s: so long no unit may be finished, however often units start anew meanwhile.
-        say: told when units start anew.
+        start: makes the pipeline for items, sized for the nodes that are there.
+        items: that are to be done, by their keys.
+        key_of: tells which item a row is of.
+        timeout_s: so long nothing may be finished, however often items start anew meanwhile.
+        say: told when items start anew.
+        noun: what an item is, for sentences.
 
     Raises:
-        WorkerError: see ``watched``.
+        StallError: see ``watched``.
     """
-    missing = {unit.name: unit for unit in units}
+    missing = dict(items)
     since = time.monotonic()
     while missing:
         lost = lost_nodes(alive_nodes())
         running = start(list(missing.values()))
         try:
-            for row in watched(running.iter_rows(), timeout_s, lost, since):
-                missing.pop(row["unit"], None)
+            for row in watched(running.iter_rows(), timeout_s, lost, since, noun):
+                missing.pop(key_of(row), None)
                 yield row
                 since = time.monotonic()
             return
         except NodeLostError:
-            say(f"A node was lost and nothing comes any more: {len(missing)} units start anew")
+            say(f"A node was lost and nothing comes any more: {len(missing)} {noun}s start anew")
             _release(running)
+        except StallError:
+            _release(running)
+            raise
 
 
 def alive_nodes() -> set[str]:
@@ -95,6 +102,7 @@ def watched(
     timeout_s: float,
     lost: Callable[[], object] = lambda: None,
     since: float | None = None,
+    noun: str = "unit",
 ) -> Iterator[Row]:
     """The rows, as long as they keep coming.
 
@@ -104,9 +112,10 @@ def watched(
         lost: says whether a node is gone.
         since: when the last row of an earlier pipeline came, ``time.monotonic()``; by default the
             time for the first row counts from now.
+        noun: what a row is of, for the sentence.
 
     Raises:
-        WorkerError: nothing came for so long; what was committed stays.
+        StallError: nothing came for so long; what was committed stays.
         NodeLostError: a node is gone and nothing came for ``LOST_NODE_PATIENCE_S``.
     """
     arrived: queue.Queue[tuple[str, Any]] = queue.Queue()
@@ -125,7 +134,7 @@ def watched(
     threading.Thread(target=read, name="nfbmr-rows", daemon=True).start()
     try:
         while True:
-            kind, value = _next(arrived, timeout_s, lost, since)
+            kind, value = _next(arrived, timeout_s, lost, since, noun)
             if kind == "end":
                 return
             if kind == "error":
@@ -141,6 +150,7 @@ def _next(
     timeout_s: float,
     lost: Callable[[], object],
     since: float | None,
+    noun: str,
 ) -> tuple[str, Any]:
     started = time.monotonic()
     deadline = (started if since is None else since) + timeout_s
@@ -150,7 +160,7 @@ def _next(
         except queue.Empty:
             if time.monotonic() - started > LOST_NODE_PATIENCE_S and lost():
                 raise NodeLostError from None
-    raise WorkerError(
-        f"No unit was finished for {timeout_s:g} s (run.stall_timeout_s): the run has stalled. "
+    raise StallError(
+        f"No {noun} was finished for {timeout_s:g} s (run.stall_timeout_s): the run has stalled. "
         "What was finished stays; look at the cluster's nodes, then run the same command again."
     )
