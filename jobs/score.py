@@ -98,6 +98,8 @@ def status_table(status: RunStatus) -> str:
         ("left", status.left),
         ("time left", None if left_s is None else f"{left_s / 3600:.1f} h ({left_s:.0f} s)"),
     ]
+    if status.retry_begun:
+        rows.append(("retry", "begun, not finished: where cut off, --retry-failed goes on with it"))
     return table(rows, ("finished" if status.finished else "unfinished", status.output))
 
 

@@ -7,6 +7,7 @@ Layout of a finished output::
     _SUCCESS         JSON: the files that belong to the data set, and the run's summary
     _summary.json    the summary alone
     _plan/           what was to be done
+    _retry/          while its error rows are scored again
 
 **When a reader may read.** The files are written under ``_merge-…``, which pyarrow, Spark, DuckDB's
 globs and Ray pass over, and published as a whole:
@@ -38,12 +39,14 @@ from nfbmr.errors import OutputError
 from nfbmr.output_place import check_place
 from nfbmr.plain_columns import plain
 from nfbmr.score.parts import CATEGORY
+from nfbmr.score.plan_files import PLAN_FOLDER, PLAN_JSON
 from nfbmr.score.schema import COLUMN_NAMES
 from nfbmr.store_faults import retried
 
 ANOMALY_MAP = "anomaly_map"
 DATA_FOLDER = "data"
 MARKER = "_SUCCESS"
+RETRY_FOLDER = "_retry"
 
 
 def data_uri(output: str) -> str:
@@ -116,6 +119,15 @@ def finished_marker(output: str) -> dict[str, Any]:
             "are arranged in another way: score it anew with another --output."
         )
     return marker
+
+
+def is_being_retried(output: str) -> bool:
+    """Whether scoring a finished run's error rows again was begun and is not finished.
+
+    Then some rows may be others than those that the marker counts.
+    """
+    plan = storage.join(output, RETRY_FOLDER, PLAN_FOLDER)
+    return PLAN_JSON in storage.list_names(plan)
 
 
 def scores_dataset(output: str) -> ds.Dataset:

@@ -142,6 +142,33 @@ def _summary(
     )
 
 
+def recounted(
+    output: str, marker: dict[str, Any], settings: RunSettings, work: WorkDone, started: float
+) -> ScoringSummary:
+    """The summary of a finished run some of whose rows were scored again since its marker.
+
+    Args:
+        output: of the run.
+        marker: of the run.
+        settings: of drift.
+        work: what this session did before.
+        started: when this session began to work, ``time.monotonic()``.
+    """
+    tally = tally_scores(output, marker["files"])
+    drift = drift_by_category(tally.p_values, settings.drift)
+    changed = {
+        "failed": tally.failed,
+        "failed_by_kind": dict(tally.failed_by_kind),
+        "drift": {name: own.as_dict() for name, own in drift.items()},
+        "scored_now": work.pictures,
+        "elapsed_s": time.monotonic() - started,
+        "fetched_bytes": work.encoded_bytes,
+        "seconds_by_stage": work.seconds,
+        "cpu_seconds_by_stage": work.cpu_seconds,
+    }
+    return ScoringSummary(**{**marker["run"], **changed})
+
+
 def plan_schema(plan: Plan, map_type: str) -> pa.Schema:
     """The columns of a plan's rows.
 

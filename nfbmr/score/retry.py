@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,9 +23,14 @@ from nfbmr.plain_columns import plain
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.score.backbones import check_backbones
-from nfbmr.score.dataset import data_uri, files_dataset, finished_marker, read_marker
-from nfbmr.score.drift import drift_by_category
-from nfbmr.score.finish import plan_schema, record_finished
+from nfbmr.score.dataset import (
+    RETRY_FOLDER,
+    data_uri,
+    files_dataset,
+    finished_marker,
+    read_marker,
+)
+from nfbmr.score.finish import plan_schema, record_finished, recounted
 from nfbmr.score.pipeline import score_units
 from nfbmr.score.plan import Plan
 from nfbmr.score.plan_files import (
@@ -42,12 +46,9 @@ from nfbmr.score.run import ScoringRequest
 from nfbmr.score.schema import ERROR, cast_rows
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.summary import ScoringSummary
-from nfbmr.score.tally import Tally, tally_scores
 from nfbmr.score.units import finished_units, read_unit
 from nfbmr.settings import RunSettings
 from nfbmr.store_faults import store_sentences
-
-RETRY_FOLDER = "_retry"
 
 
 @store_sentences("Scoring the error rows again")
@@ -89,31 +90,13 @@ def retry_failed(
     if sub_plan is not None:
         work = _score(sub_plan, retried, request, registry, settings, progress)
         _replace(sub_plan, retried, output, names)
-    summary = _summary_after(marker, tally_scores(output, names), settings, work, started)
+    summary = recounted(output, marker, settings, work, started)
     record_finished(summary, marker)
     _tidy(output, retried)
     for warning in summary.warnings():
         progress.say(f"warning: {warning}")
     progress.say(f"{work.pictures} error rows were scored again; {summary.failed} are still errors")
     return summary
-
-
-def _summary_after(
-    marker: dict[str, Any], tally: Tally, settings: RunSettings, work: WorkDone, started: float
-) -> ScoringSummary:
-    """The run's summary with what changed."""
-    drift = drift_by_category(tally.p_values, settings.drift)
-    changed = {
-        "failed": tally.failed,
-        "failed_by_kind": dict(tally.failed_by_kind),
-        "drift": {name: own.as_dict() for name, own in drift.items()},
-        "scored_now": work.pictures,
-        "elapsed_s": time.monotonic() - started,
-        "fetched_bytes": work.encoded_bytes,
-        "seconds_by_stage": work.seconds,
-        "cpu_seconds_by_stage": work.cpu_seconds,
-    }
-    return ScoringSummary(**{**marker["run"], **changed})
 
 
 def _plan_again(plan: Plan, output: str, names: list[str], retried: str) -> Plan | None:

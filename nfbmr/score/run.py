@@ -19,8 +19,8 @@ from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.score.backbones import check_backbones
 from nfbmr.score.category_rule import CategoryRule
-from nfbmr.score.dataset import finished_marker, read_marker
-from nfbmr.score.finish import finish, plan_schema
+from nfbmr.score.dataset import finished_marker, is_being_retried, read_marker
+from nfbmr.score.finish import finish, plan_schema, recounted
 from nfbmr.score.listing_store import ListingStore
 from nfbmr.score.parts import check_folders
 from nfbmr.score.pipeline import score_units
@@ -114,7 +114,7 @@ def _score(
         progress.say(f"{output} is finished already: {marker['pictures']} pictures")
         remove_leftovers(output)
         remove_other_plans(plan, output)
-        return ScoringSummary.of_earlier(finished_marker(output)["run"])
+        return _finished_before(output, settings, progress)
     started = time.monotonic()
     check_folders(plan.counts(), output, settings.output)
     schema = plan_schema(plan, settings.output.map_type)
@@ -124,6 +124,20 @@ def _score(
     else:
         work = _score_left(plan, output, schema, request, registry, settings, progress)
     return finish(plan, output, schema, settings, work, started, progress)
+
+
+def _finished_before(output: str, settings: RunSettings, progress: Progress) -> ScoringSummary:
+    """The summary of a run that is finished, counted anew where its marker may be behind."""
+    marker = finished_marker(output)
+    if not is_being_retried(output):
+        return ScoringSummary.of_earlier(marker["run"])
+    progress.say(
+        "warning: scoring its error rows again was begun and is not finished: where that was cut "
+        "off, the same command with --retry-failed goes on with it. The counts are of the rows as "
+        "they are now"
+    )
+    now = recounted(output, marker, settings, WorkDone(), time.monotonic())
+    return ScoringSummary.of_earlier(now.as_dict())
 
 
 @store_sentences("Planning")

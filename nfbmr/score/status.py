@@ -14,10 +14,11 @@ from typing import Any
 from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.output_place import check_place
-from nfbmr.score.dataset import read_marker
+from nfbmr.score.dataset import finished_marker, is_being_retried, read_marker
 from nfbmr.score.plan import Plan
 from nfbmr.score.plan_files import PLAN_FOLDER, load_plan
 from nfbmr.score.planned_units import Units
+from nfbmr.score.tally import count_failed
 from nfbmr.score.units import finished_units, read_failed, units_uri
 from nfbmr.store_faults import store_sentences
 
@@ -45,6 +46,7 @@ class RunStatus:
         left: that have none yet.
         seconds_left: at the pace of the units that were committed since the run was last started;
             None where it cannot be told.
+        retry_begun: scoring the error rows of the finished run again was begun and is not finished.
     """
 
     output: str
@@ -55,6 +57,7 @@ class RunStatus:
     failed_is_exact: bool
     left: int
     seconds_left: float | None
+    retry_begun: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -94,8 +97,11 @@ def _finished(output: str, plan: Plan) -> RunStatus | None:
     marker = read_marker(output)
     if marker is None:
         return None
-    total = plan.pictures
-    return RunStatus(output, True, total, total, marker["failed"], True, 0, 0.0)
+    total, failed = plan.pictures, marker["failed"]
+    retry_begun = is_being_retried(output)
+    if retry_begun:
+        failed = count_failed(output, finished_marker(output)["files"])
+    return RunStatus(output, True, total, total, failed, True, 0, 0.0, retry_begun)
 
 
 def _unfinished(output: str, plan: Plan) -> RunStatus:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from nfbmr.errors import OutputError
@@ -75,6 +76,17 @@ def tally_scores(output: str, names: Sequence[str]) -> Tally:
         names: of the files below the data folder.
     """
     return retried(lambda: _tally(output, names))
+
+
+def count_failed(output: str, names: Sequence[str]) -> int:
+    """How many rows of a data set are errors, by that column alone.
+
+    Args:
+        output: of the run.
+        names: of the files below the data folder.
+    """
+    failed = ds.field("status") == ERROR
+    return retried(lambda: int(files_dataset(output, names).count_rows(filter=failed)))
 
 
 def _tally(output: str, names: Sequence[str]) -> Tally:

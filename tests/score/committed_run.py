@@ -2,6 +2,8 @@
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +31,7 @@ def committed(
     categories: Sequence[str] = ("bottle",),
     unit_size: int = 3,
     map_type: str = "float16",
+    request: dict[str, Any] | None = None,
 ) -> tuple[Plan, pa.Schema]:
     """A saved plan whose units are all there; every third picture is an error.
 
@@ -38,8 +41,10 @@ def committed(
         categories: their names, sorted.
         unit_size: pictures per unit.
         map_type: of the maps.
+        request: see ``Plan``.
     """
     plan, ordered = planned(pictures, categories, unit_size)
+    plan = plan if request is None else replace(plan, request=request)
     save_plan(plan, ordered, output)
     schema = score_schema({MAP_SHAPE[0] * MAP_SHAPE[1]}, map_type)
     for unit in plan.units:

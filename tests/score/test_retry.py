@@ -1,5 +1,6 @@
 """Replacing rows of a finished data set: the new ones in the old places, nothing else changes."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,9 +8,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from nfbmr.score import merge
-from nfbmr.score.dataset import read_marker, read_scores
-from nfbmr.score.retry import replace_rows
+import jobs.score
+from nfbmr import storage
+from nfbmr.errors import FailureBudgetError
+from nfbmr.progress import Progress
+from nfbmr.registry import Registry
+from nfbmr.score import merge, retry
+from nfbmr.score.dataset import RETRY_FOLDER, finished_marker, read_marker, read_scores
+from nfbmr.score.plan import Plan
+from nfbmr.score.plan_files import unit_uris
+from nfbmr.score.retry import replace_rows, retry_failed
+from nfbmr.score.run import ScoringRequest, score
+from nfbmr.score.status import run_status
+from nfbmr.score.units import write_unit
 from nfbmr.settings import OutputSettings, RunSettings
 from tests.score.committed_run import committed, finished, rows
 
@@ -69,3 +80,43 @@ def as_scored(uri: str, schema: pa.Schema) -> pa.Table:
     table = rows(["x::bottle/000001"], category, schema)
     index = table.schema.get_field_index("image_uri")
     return table.set_column(index, schema.field(index), pa.array([uri]))
+
+
+def replaced_but_not_recorded(output: str, plan: Plan, schema: pa.Schema) -> None:
+    """What a retry leaves that mended everything and was killed before it wrote the marker."""
+    names = finished_marker(output)["files"]
+    retried = storage.join(output, RETRY_FOLDER)
+    again = retry._plan_again(plan, output, names, retried)
+    assert again is not None
+    for unit in again.units:
+        own = unit_uris(retried, again.run_id, unit)
+        write_unit(retried, unit.name, pa.concat_tables(as_scored(uri, schema) for uri in own))
+    retry._replace(again, retried, output, names)
+
+
+def test_a_retry_that_was_cut_off_is_told_and_its_rows_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The marker still counts the errors that are gone; the same retry then writes a new one."""
+    output, loud = str(tmp_path / "scores"), Progress()
+    request, registry = ScoringRequest(("x",), output), Registry(f"sqlite:///{tmp_path}/none.db")
+    plan, schema = committed(output, request=json.loads(json.dumps(request.identity())))
+    settings = RunSettings()
+    finished(output, plan, schema, settings)
+    with pytest.raises(FailureBudgetError):
+        score(request, registry, settings, loud).check_failures(settings)
+    assert not run_status(output).retry_begun
+    assert "begun" not in capsys.readouterr().err
+    replaced_but_not_recorded(output, plan, schema)
+    assert finished_marker(output)["failed"] == 3
+    summary = score(request, registry, settings, loud)
+    assert (summary.failed, summary.failed_by_kind, summary.scored_now) == (0, {}, 0)
+    summary.check_failures(settings)
+    assert "the same command with --retry-failed goes on" in capsys.readouterr().err
+    status = run_status(output)
+    assert (status.finished, status.failed, status.retry_begun) == (True, 0, True)
+    assert jobs.score.main(["--output", output, "--status"]) == 0
+    assert "--retry-failed goes on with it" in capsys.readouterr().out
+    assert retry_failed(request, registry, settings, loud).failed == 0
+    assert finished_marker(output)["failed"] == 0
+    assert not run_status(output).retry_begun
