@@ -5,7 +5,8 @@ times half the archive. One streaming reader would be linear too, but a unit hol
 its pictures may lie anywhere in the archive, and then one process would unpack while all others
 wait. With a point to start from every megabyte or so (the inflater's state, 32 KiB), any worker
 begins near the member that it wants. The index is built while the archive is listed, which reads
-all of it anyway, and lies in the plan; a worker fetches and unpacks only the blocks it needs.
+all of it anyway, and lies in the plan; a worker fetches and unpacks only the blocks it needs. Where
+the index is not the one that was left there (``seek_index``), each worker makes its own.
 
 How much an archive unpacks to is known at its end only. Where the points become too many for its
 packed size, as in one of zeros, it is begun anew with fewer of them.
@@ -14,7 +15,6 @@ packed size, as in one of zeros, it is begun anew with fewer of them.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import struct
 import threading
@@ -29,6 +29,7 @@ from nfbmr.data.archive_entry import ArchiveEntry, ArchiveListing, place, whole
 from nfbmr.data.lister import WholeLister
 from nfbmr.data.opened_archives import OpenedArchives
 from nfbmr.data.ranges import changed, open_file, size_and_version
+from nfbmr.data.seek_index import read_index, save_index
 from nfbmr.data.tar_archive import Chain, follow
 from nfbmr.data.tar_headers import Read
 from nfbmr.data.tar_joining import listing_of
@@ -94,16 +95,8 @@ class CompressedTarLister(WholeLister):
         Raises:
             Exception: whatever the storage raised.
         """
-        try:
-            _unpack_to(stream, stream.tell(), None, most)
-        except OSError as error:
-            if error.__cause__ is not None:
-                raise error.__cause__ from error
-        name = hashlib.blake2b(f"{self.archive} {self.version}".encode(), digest_size=12)
-        uri = storage.join(str(self._keep), f"{name.hexdigest()}.gzidx")
-        with storage.open_atomically(uri) as file:
-            stream.export_index(fileobj=file)
-        return uri
+        _index_rest(stream, most)
+        return save_index(stream, str(self._keep), self.archive, self.version)
 
 
 def spacing_bytes(size: int) -> int:
@@ -134,6 +127,20 @@ def _unpack_to(stream: IndexedGzipFile, place: int, end: int | None, most: int) 
         if is_end:
             break
     return place
+
+
+def _index_rest(stream: IndexedGzipFile, most: int) -> None:
+    """Unpack to the end; of a damaged archive, to where it can be unpacked no more.
+
+    Raises:
+        _TooManyPointsError: the index has more points than it may.
+        Exception: whatever the storage raised.
+    """
+    try:
+        _unpack_to(stream, stream.tell(), None, most)
+    except OSError as error:
+        if error.__cause__ is not None:
+            raise error.__cause__ from error
 
 
 def _bounded_reader(stream: IndexedGzipFile, most: int) -> Read:
@@ -204,14 +211,27 @@ class _IndexedArchive:
         self._is_local = isinstance(storage.file_system(archive)[0], LocalFileSystem)
         self._file = _open(archive)
         size = self._check_version()
-        data = storage.read(index)
+        data = read_index(index, 2 * most_points(size) * _POINT_BYTES)
         if data is None:
-            raise FileNotFoundError(index)
-        (spacing,) = _SPACING_IN_INDEX.unpack_from(data)
+            self._stream, spacing = self._indexed_anew(size)
+        else:
+            (spacing,) = _SPACING_IN_INDEX.unpack_from(data)
+            self._stream = _indexed(self._file, spacing)
+            self._stream.import_index(fileobj=io.BytesIO(data))
         self._block_bytes = min(spacing, max(spacing_bytes(size), _LARGEST_BLOCK_BYTES))
-        self._stream = _indexed(self._file, spacing)
-        self._stream.import_index(fileobj=io.BytesIO(data))
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
+
+    def _indexed_anew(self, size: int) -> tuple[IndexedGzipFile, int]:
+        """The archive unpacked once, as its listing did, and the spacing of its points."""
+        spacing = spacing_bytes(size)
+        while True:
+            stream = _indexed(self._file, spacing)
+            try:
+                _index_rest(stream, most_points(size))
+                return stream, spacing
+            except _TooManyPointsError:
+                self._file = _open(self._archive)
+                spacing *= _SPREAD
 
     def _check_version(self) -> int:
         size, found = size_and_version(self._archive)

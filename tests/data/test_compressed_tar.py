@@ -12,6 +12,7 @@ import pytest
 from nfbmr.data import compressed_tar
 from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import join_slices, lister_of, read_entry
+from nfbmr.data.seek_index import read_index
 from nfbmr.errors import DataError
 
 COUNT = 60
@@ -148,3 +149,54 @@ def test_a_damaged_archive_gives_what_lies_before_the_damage(tmp_path: Path) -> 
     assert 10 < len(listing.entries) < COUNT
     for entry in listing.entries[:-1]:
         assert read_entry(entry) == CONTENTS[int(entry.member.removesuffix(".png"))]
+
+
+def spoil(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "gone":
+        path.unlink()
+        return
+    if how == "longer":
+        with path.open("ab") as file:
+            file.truncate(2**40)
+        return
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data[:-1] if how == "shorter" else data)
+
+
+@pytest.mark.parametrize("how", ["a bit flipped", "shorter", "longer", "gone"])
+def test_an_index_that_is_not_the_one_in_the_plan_is_made_anew(
+    how: str, entries: list[ArchiveEntry]
+) -> None:
+    """Code in C reads it: it gets nothing but what it wrote, and no more than that is read."""
+    index = str(entries[0].lookup)
+    assert read_index(index, 2**29)
+    assert read_entry(entries[0]) == CONTENTS[0]
+    compressed_tar._opened.clear()
+    spoil(Path(index), how)
+    assert read_index(index, 2**29) is None
+    for number in (59, 7, 0, 31):
+        assert read_entry(entries[number]) == CONTENTS[number]
+
+
+def test_an_index_made_anew_of_a_bomb_has_no_more_points_than_the_first(tmp_path: Path) -> None:
+    bomb = gzip.compress(tar_of([("1.png", CONTENTS[1])])) + gzip.compress(bytes(2**27), 9) * 2
+    (tmp_path / "a.tar.gz").write_bytes(bomb)
+    (entry,) = listed(str(tmp_path / "a.tar.gz"), tmp_path / "indexes")
+    (index,) = (tmp_path / "indexes").iterdir()
+    index.unlink()
+    assert read_entry(entry) == CONTENTS[1]
+    opened = compressed_tar._opened.get(entry.archive, entry.version, entry.lookup)
+    points = sum(1 for _ in opened._stream.seek_points())
+    assert points <= compressed_tar.most_points(len(bomb))
+
+
+def test_an_index_is_named_by_what_it_holds(tmp_path: Path) -> None:
+    """Two drivers of one run leave the same one; what is too large for its archive is not read."""
+    (tmp_path / "a.tar.gz").write_bytes(ARCHIVE)
+    found = [listed(str(tmp_path / "a.tar.gz"), tmp_path / "indexes")[0].lookup for _ in range(2)]
+    assert found[0] == found[1]
+    data = Path(str(found[0])).read_bytes()
+    assert read_index(str(found[0]), len(data)) == data
+    assert read_index(str(found[0]), len(data) - 1) is None
+    assert read_index(f"{tmp_path}/0a1b.gzidx", len(data)) is None

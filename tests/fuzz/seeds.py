@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from nfbmr.data.archive_entry import ArchiveEntry
+from nfbmr.data.archives import join_slices, lister_of
 from nfbmr.data.lister import SliceListing
 from nfbmr.model.calibration import Calibration
 from nfbmr.model.detector import Detector
@@ -129,6 +132,22 @@ def tars() -> list[bytes]:
 def compressed_tars() -> list[bytes]:
     """The same, compressed."""
     return [gzip.compress(data, mtime=0) for data in tars()]
+
+
+def indexed_tar(folder: Path) -> tuple[list[ArchiveEntry], Path]:
+    """The pictures of a compressed tar in a folder, and where its seek index lies."""
+    path = folder / "indexed.tar.gz"
+    if not path.exists():
+        path.write_bytes(compressed_tars()[0])
+    lister = lister_of(str(path), str(folder / "indexes"))
+    listing = join_slices(lister, [lister.list_slice(name) for name in lister.slices])
+    return listing.entries, Path(str(listing.lookup))
+
+
+def seek_index() -> bytes:
+    """The seek index of a compressed tar."""
+    with tempfile.TemporaryDirectory(prefix="nfbmr-fuzz-") as folder:
+        return indexed_tar(Path(folder))[1].read_bytes()
 
 
 def zips() -> list[bytes]:

@@ -7,14 +7,16 @@ import gzip
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.train import summary_table
 from nfbmr.config import load_config
+from nfbmr.data import compressed_tar
 from nfbmr.data.archives import list_archive, read_entry
 from nfbmr.data.decoding import decode_and_resize, decode_mask
 from nfbmr.data.picture_file import DecodeLimits
+from nfbmr.data.seek_index import read_index
 from nfbmr.errors import DataError, RegistryError
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.progress import Progress
@@ -79,6 +81,18 @@ def _archive(suffix: str) -> Callable[[bytes, Path], None]:
             read_entry(entry, LIMITS)
 
     return run
+
+
+def _seek_index(data: bytes, folder: Path) -> None:
+    """Reads a compressed tar whose seek index is the input: it is the archive's, or counts not."""
+    archive, index = seeds.indexed_tar(folder)
+    index.write_bytes(data)
+    compressed_tar._opened.clear()
+    found = [read_entry(entry) for entry in archive]
+    if found != [read_entry(replace(entry, lookup=None)) for entry in archive]:
+        raise AssertionError("a changed index was trusted")
+    if read_index(str(index), 2**20) is not None and data != seeds.seek_index():
+        raise AssertionError("a changed index was given to the code that reads it")
 
 
 def _picture(data: bytes, folder: Path) -> None:
@@ -249,6 +263,7 @@ def targets(folder: Path) -> dict[str, Target]:
         Target("mask", seeds.pictures(), _bytes, _mask),
         Target("tar", seeds.tars(), _tar_bytes, _archive(".tar")),
         Target("tar.gz", seeds.compressed_tars(), _bytes, _archive(".tar.gz")),
+        Target("gz-index", [seeds.seek_index()], _bytes, _seek_index),
         Target("zip", seeds.zips(), _bytes, _archive(".zip")),
         Target("detector-json", [detector[JSON_FILE]], _json, _detector(JSON_FILE)),
         Target("detector-tensors", [detector[TENSORS_FILE]], _bytes, _detector(TENSORS_FILE)),

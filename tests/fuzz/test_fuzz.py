@@ -29,6 +29,7 @@ NAMES = (
     "mask",
     "tar",
     "tar.gz",
+    "gz-index",
     "zip",
     "detector-json",
     "detector-tensors",
@@ -77,7 +78,7 @@ def test_foreign_bytes_are_parsed_or_refused(
     assert outcome.findings == {}
     # What cannot be read of these is computed or begun anew: no error is to be seen.
     silent = name in (
-        *("features", "night", "fit-state", "listing", "cache-uses", "cache-uses-json"),
+        *("features", "night", "fit-state", "listing", "gz-index", "cache-uses", "cache-uses-json"),
     )
     assert outcome.refused or silent, "no change was noticed"
 
