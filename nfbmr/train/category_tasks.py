@@ -13,6 +13,7 @@ from nfbmr.registry import check_category
 from nfbmr.train.campaign_result import FAILED, CategoryResult
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.code_version import code_version
+from nfbmr.train.entry_names import entry_of_picture
 from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.fingerprints import data_fingerprint, settings_fingerprint
 from nfbmr.train.split import (
@@ -139,6 +140,8 @@ def _task(name: str, split: Split, preparation: Preparation, data: str) -> Categ
     fit = dict.fromkeys(entries([Picture(sample.uri) for sample in split.fit]))
     held_out_entries = list(held_out)
     fit_entries = [entry for entry in fit if split.folds or entry not in held_out]
+    # Each is a read of its own: the file may have changed, or been readable only once, in between.
+    synthetic = [e for e in entries(_synthetic(split)) if entry_of_picture(e) in held_out]
     needed = needed_to_calibrate(config.calibration)
     if len(held_out_entries) < needed or not fit_entries:
         raise DataError(
@@ -154,7 +157,7 @@ def _task(name: str, split: Split, preparation: Preparation, data: str) -> Categ
         backbone=index.backbone,
         fit_entries=fit_entries,
         held_out_entries=held_out_entries,
-        synthetic_entries=entries(_synthetic(split)),
+        synthetic_entries=synthetic,
         folds=split.folds,
         lineage={
             "data_fingerprint": data,
