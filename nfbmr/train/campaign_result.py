@@ -32,11 +32,11 @@ class CategoryResult:
         trimmed: training pictures that were left out because they fit worst.
         aggregate: how maps become image scores.
         synthetic_auroc: of that aggregate on synthetic defects, where measured.
-        flow_loss: of the last epoch.
+        flow_loss: of the last epoch; of a fit that failed, the last one that is known of.
         mapper_loss: source plus target, of the last epoch.
         metrics: further numbers by name.
         worst: training pictures that fit worst, the worst first (``WorstPicture``).
-        seconds: of the fit.
+        seconds: of the fit; of one that failed, from its start to its failure.
         decision: the gate's sentence, or the error.
         promoted: whether the version is champion now; None without a version.
         gate: the numbers of the gate's decision.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from nfbmr.errors import STORE_FAULTS, NfbmrError, RegistryError, StoreError
 from nfbmr.registry import Registry
@@ -14,6 +15,7 @@ from nfbmr.train.campaign_result import (
     not_reached,
 )
 from nfbmr.train.category_task import CategoryTask
+from nfbmr.train.fit import EpochLosses
 from nfbmr.train.night import Night
 from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome
 from nfbmr.train.registration import last_losses, register
@@ -52,6 +54,8 @@ def finish(
         return result, True
     if isinstance(outcome, Failed):
         result.decision = outcome.error
+        result.seconds = outcome.seconds
+        _note_losses(result, outcome.losses)
         return result, outcome.cause in (Cause.LOST, Cause.MEMORY, Cause.FEATURES)
     _describe(result, outcome)
     try:
@@ -94,11 +98,9 @@ def _forget_fitted(night: Night, task: CategoryTask, result: CategoryResult) -> 
 def _describe(result: CategoryResult, fitted: Fitted) -> None:
     """The numbers of a fit."""
     report = fitted.report
-    last = last_losses(report)
+    _note_losses(result, report.losses)
     result.aggregate = report.aggregate
     result.synthetic_auroc = report.synthetic_aurocs.get(report.aggregate)
-    result.flow_loss = last.get("flow_loss")
-    result.mapper_loss = last.get("mapper_loss")
     result.metrics = {
         "threshold": report.threshold,
         "p_value_floor": report.p_value_floor,
@@ -107,3 +109,9 @@ def _describe(result: CategoryResult, fitted: Fitted) -> None:
     result.worst = [picture.as_dict() for picture in report.worst]
     result.trimmed = report.trimmed
     result.seconds = report.seconds
+
+
+def _note_losses(result: CategoryResult, epochs: Iterable[EpochLosses]) -> None:
+    last = last_losses(epochs)
+    result.flow_loss = last.get("flow_loss")
+    result.mapper_loss = last.get("mapper_loss")

@@ -6,7 +6,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -16,8 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from nfbmr.settings import RunSettings
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.fit import EpochLosses
+from nfbmr.train.fit_attempt import Attempt, another_attempt, attempted
 from nfbmr.train.fit_capacity import FitRoom, FitShare
-from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome, cause_of, fit_one
+from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome, fit_one
 
 EpochNote = tuple[str, EpochLosses]
 _LOOK_EVERY_S = 0.5
@@ -54,12 +55,21 @@ class QueueHooks:
     fitted: Callable[[CategoryTask, str, Fitted], None] = lambda task, run, outcome: None
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    task: CategoryTask
-    second_for: frozenset[Cause] = frozenset()
-    first: Failed | None = None
-    """Why there is a second one."""
+class _LastEpochs:
+    """The last epoch of every stage of every fit under way."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, dict[str, EpochLosses]] = {}
+
+    def note(self, category: str, epoch: EpochLosses) -> None:
+        self._of.setdefault(category, {})[epoch.stage] = epoch
+
+    def put_into(self, outcome: Outcome) -> Outcome:
+        """The outcome; a failure with the epochs that its fit had come to."""
+        epochs = self._of.pop(outcome.category, {})
+        if isinstance(outcome, Failed):
+            return replace(outcome, losses=tuple(epochs.values()))
+        return outcome
 
 
 def fit_categories(
@@ -79,9 +89,9 @@ def fit_categories(
         hooks: what happens meanwhile.
     """
     room = FitRoom(run, len(tasks))
-    waiting = [_Attempt(task) for task in tasks]
-    board = _new_board()
-    finished: queue.Queue[tuple[_Attempt, Outcome | BaseException]] = queue.Queue()
+    waiting = [Attempt(task) for task in tasks]
+    board, last = _new_board(), _LastEpochs()
+    finished: queue.Queue[tuple[Attempt, Outcome]] = queue.Queue()
     running: dict[str, FitShare] = {}
     while waiting or running:
         may_start = bool(waiting) and hooks.may_start()
@@ -91,18 +101,21 @@ def fit_categories(
             _start(attempt, share, storage_path, board, hooks, finished)
         if not running and not may_start:
             break
-        for attempt, outcome in _arrived(finished):
+        arrived = _arrived(finished)
+        for category, epoch in _noted(board):  # First: those of a fit that has failed belong to it.
+            last.note(category, epoch)
+            hooks.epoch(category, epoch)
+        for attempt, outcome in arrived:
             del running[attempt.task.category]
-            again = _another_attempt(attempt, outcome)
+            again = another_attempt(attempt, outcome)
             if again is None:
-                yield _plain(attempt, outcome)
+                yield last.put_into(outcome)
             elif Cause.LOST in again.second_for:
                 waiting.append(again)
             else:
                 waiting.insert(0, again)
-        for category, epoch in _noted(board):
-            hooks.epoch(category, epoch)
-    yield from (attempt.first or NotStarted(attempt.task.category) for attempt in waiting)
+    for attempt in waiting:
+        yield last.put_into(attempt.first or NotStarted(attempt.task.category))
 
 
 def _new_board() -> Any:
@@ -121,10 +134,10 @@ def _noted(board: Any) -> list[EpochNote]:
 
 
 def _startable(
-    waiting: Sequence[_Attempt], running: Mapping[str, FitShare], room: FitRoom
-) -> list[tuple[_Attempt, FitShare]]:
+    waiting: Sequence[Attempt], running: Mapping[str, FitShare], room: FitRoom
+) -> list[tuple[Attempt, FitShare]]:
     """Those that fit into what is free, from the front; where nothing runs, one in any case."""
-    chosen: list[tuple[_Attempt, FitShare]] = []
+    chosen: list[tuple[Attempt, FitShare]] = []
     free = room.slots - sum(share.slots for share in running.values())
     for attempt in waiting:
         if free <= 0:
@@ -138,7 +151,7 @@ def _startable(
 
 
 def _start(
-    attempt: _Attempt,
+    attempt: Attempt,
     share: FitShare,
     storage_path: str,
     board: Any,
@@ -148,23 +161,23 @@ def _start(
     """Fit in a thread of this process: Ray Train's controller does the waiting."""
     task = attempt.task
 
-    def fit() -> None:
+    def fit() -> Outcome:
         name = f"fit-{task.category}-{uuid.uuid4().hex[:12]}"
-        try:
-            if Cause.FEATURES in attempt.second_for:
-                hooks.repair(task)
-            outcome = fit_one(task, share, storage_path, name, board)
-            if isinstance(outcome, Fitted):
-                hooks.fitted(task, name, outcome)
-            finished.put((attempt, outcome))
-        except BaseException as error:  # Carried over to the thread that waits for it.
-            finished.put((attempt, error))
+        if Cause.FEATURES in attempt.second_for:
+            hooks.repair(task)
+        outcome = fit_one(task, share, storage_path, name, board)
+        if isinstance(outcome, Fitted):
+            hooks.fitted(task, name, outcome)
+        return outcome
+
+    def run() -> None:
+        finished.put((attempt, attempted(attempt, fit)))
 
     # A daemon: Ctrl-C must not wait for the fits.
-    threading.Thread(target=fit, name=f"fit-{task.category}", daemon=True).start()
+    threading.Thread(target=run, name=f"fit-{task.category}", daemon=True).start()
 
 
-def _arrived(finished: Any) -> list[tuple[_Attempt, Outcome | BaseException]]:
+def _arrived(finished: Any) -> list[tuple[Attempt, Outcome]]:
     """What has finished, after waiting a moment for it."""
     try:
         arrived = [finished.get(timeout=_LOOK_EVERY_S)]
@@ -173,24 +186,3 @@ def _arrived(finished: Any) -> list[tuple[_Attempt, Outcome | BaseException]]:
     while not finished.empty():
         arrived.append(finished.get())
     return arrived
-
-
-def _another_attempt(attempt: _Attempt, outcome: Outcome | BaseException) -> _Attempt | None:
-    """A second attempt, where it may mend what failed."""
-    failed = _plain(attempt, outcome)
-    if not isinstance(failed, Failed) or failed.cause in attempt.second_for:
-        return None
-    if failed.cause not in (Cause.FEATURES, Cause.MEMORY, Cause.LOST):
-        return None
-    return _Attempt(attempt.task, attempt.second_for | {failed.cause}, failed)
-
-
-def _plain(attempt: _Attempt, outcome: Outcome | BaseException) -> Outcome:
-    """The outcome; an error that nobody expected is one category's failure, too."""
-    if isinstance(outcome, BaseException):
-        what = f"{type(outcome).__name__}: {outcome}"
-        category = attempt.task.category
-        return Failed(
-            category, f"The fit of category {category!r} failed: {what}", cause_of(outcome)
-        )
-    return outcome

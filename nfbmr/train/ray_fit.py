@@ -20,6 +20,7 @@ from nfbmr.resources import first_cause
 from nfbmr.train.category_task import CategoryTask, FitReport
 from nfbmr.train.data_parallel import Workers
 from nfbmr.train.device_memory import memory_share
+from nfbmr.train.fit import EpochLosses
 from nfbmr.train.fit_capacity import FitShare
 from nfbmr.train.process_group import torch_config
 
@@ -60,11 +61,22 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Failed:
-    """A category's fit that did not: the sentence that says why, and what would help."""
+    """A category's fit that did not: the sentence that says why, and what would help.
+
+    Attributes:
+        category: the product type.
+        error: the sentence.
+        cause: by what helps.
+        seconds: from its start to its end, all attempts of this run together, waiting for workers
+            included.
+        losses: the last epoch of every stage that it came to, as far as they are known.
+    """
 
     category: str
     error: str
     cause: Cause = Cause.USER
+    seconds: float = 0.0
+    losses: tuple[EpochLosses, ...] = ()
 
 
 @dataclass(frozen=True)

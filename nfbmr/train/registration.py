@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from nfbmr import storage
 from nfbmr.errors import STORE_FAULTS, RegistryError, RegistryUnavailableError, StoreError
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import BY_GATE, Registry, detector_hash
-from nfbmr.train.category_task import CategoryTask, FitReport
+from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.finished import FINGERPRINT_TAGS, FinishedFit
+from nfbmr.train.fit import EpochLosses
 from nfbmr.train.gate import Decision, decide
 from nfbmr.train.opponent import opponent_of
 from nfbmr.train.ray_fit import Fitted
@@ -147,9 +149,9 @@ def _kept_folder(fit: FinishedFit, keep_in: str) -> str:
     return storage.join(keep_in, f"{fit.category}-{detector_hash(fit.folder)[:12]}")
 
 
-def last_losses(report: FitReport) -> dict[str, float]:
+def last_losses(epochs: Iterable[EpochLosses]) -> dict[str, float]:
     """Of the last epochs, by name; ``mapper_loss`` is source plus target."""
-    last = {name: value for epoch in report.losses for name, value in epoch.losses.items()}
+    last = {name: value for epoch in epochs for name, value in epoch.losses.items()}
     if "source_loss" in last:
         last["mapper_loss"] = last["source_loss"] + last["target_loss"]
     return last

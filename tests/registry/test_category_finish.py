@@ -12,8 +12,9 @@ from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.train.category_finish import finish, fit_of
 from nfbmr.train.category_task import CategoryTask
+from nfbmr.train.fit import EpochLosses
 from nfbmr.train.night import Night, open_night
-from nfbmr.train.ray_fit import Cause, Fitted, cause_of
+from nfbmr.train.ray_fit import Cause, Failed, Fitted, cause_of
 from nfbmr.train.registration import register_finished
 from tests.registry.finished_fit import finished_fit
 
@@ -73,6 +74,20 @@ def test_a_registered_one_has_the_numbers_of_its_decision(
     run = registry.client.get_run(registry.resolve("bottle").run_id)
     assert run.data.metrics["gate.synthetic_auroc"] == result.gate["synthetic_auroc"]
     assert night.result(fit_of(task, night)) == result.as_dict()
+
+
+def test_a_failed_fit_says_how_long_it_ran_and_how_far_it_came(
+    task: CategoryTask, night: Night, tmp_path: Path
+) -> None:
+    last = (
+        EpochLosses("flow", 4, 4, {"flow_loss": 1.5}),
+        EpochLosses("mapper", 2, 4, {"source_loss": 0.25, "target_loss": 0.5}),
+    )
+    failed = Failed("bottle", "it diverged", Cause.USER, 7200.0, last)
+    unused = Registry("http://127.0.0.1:9")
+    result, is_open = finish(failed, task, night, unused, str(tmp_path / "kept"))
+    assert (result.outcome, result.decision, is_open) == ("failed", "it diverged", False)
+    assert (result.seconds, result.flow_loss, result.mapper_loss) == (7200.0, 1.5, 0.75)
 
 
 def test_a_version_that_somebody_rolled_back_is_not_called_champion(

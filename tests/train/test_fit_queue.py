@@ -216,6 +216,8 @@ def test_a_failure_that_another_attempt_would_mend_is_a_failure_when_the_time_is
     outcome = outcomes["memory"]
     assert isinstance(outcome, Failed)
     assert outcome.cause is Cause.MEMORY
+    assert outcome.seconds > 0
+    assert [(e.stage, e.epoch) for e in outcome.losses] == [("flow", 4)]
 
 
 def test_nothing_is_begun_when_the_time_is_over(
