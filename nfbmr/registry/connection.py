@@ -16,6 +16,7 @@ from nfbmr.registry.names import EXPERIMENT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 _SQLITE = "sqlite:///"
 _FIRST_PAUSE_S = 0.5
@@ -61,6 +62,7 @@ class Connection:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._client: MlflowClient | None = None
+        self._experiment: Experiment | None = None
         # MLflow's own first connection is not made for several threads at once.
         self._connecting = threading.Lock()
         self._gone_since: float | None = None
@@ -134,6 +136,12 @@ class Connection:
             else:
                 self._gone_since = None
                 return result
+
+    def _known_experiment(self) -> Experiment | None:
+        """The experiment as it was first seen, asked for once; None before a night made it."""
+        if self._experiment is None:
+            self._experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        return self._experiment
 
     def _experiment_id(self) -> str:
         experiment = self.client.get_experiment_by_name(EXPERIMENT)

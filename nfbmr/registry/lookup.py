@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nfbmr.errors import RegistryError
 from nfbmr.model.detector import Detector
@@ -15,7 +15,14 @@ from nfbmr.registry.connection import Connection
 from nfbmr.registry.failures import registry_errors, without_password
 from nfbmr.registry.loading import describe_detector, load_detector, read_file
 from nfbmr.registry.names import CHAMPION, DECISION_FILE, category_of, is_ours, model_name
+from nfbmr.registry.origin import foreign, is_below, lies_in_run
 from nfbmr.registry.paging import pages
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_NO_SUCH_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED")
+"""MLflow's codes for a run that is not there, has an impossible name, or may not be seen."""
 
 
 class Lookup(Connection):
@@ -38,7 +45,12 @@ class Lookup(Connection):
         return [_model_version(v, aliases.get(str(v.version), [])) for v in found]
 
     def find(self, category: str, alias_or_version: str = CHAMPION) -> ModelVersion | None:
-        """The version with this alias or number, or None."""
+        """The version with this alias or number, or None.
+
+        Raises:
+            RegistryError: the registry could not be reached, or the version is not nfbmr's own: its
+                files lie elsewhere than those of the experiment's runs.
+        """
         from mlflow.exceptions import MlflowException
 
         name = model_name(category)
@@ -54,13 +66,44 @@ class Lookup(Connection):
                     return None
                 raise
         own = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
-        return _model_version(version, own)
+        found = _model_version(version, own)
+        self._require_own(found)
+        return found
+
+    def _require_own(self, model: ModelVersion) -> None:
+        """Refuse a version whose files lie where somebody else can write; see ``origin``.
+
+        The run is asked for only where MLflow's usual layout does not answer: of a registry that
+        was moved, runs and versions may still name the old place.
+        """
+        with registry_errors(f"looking up the run of {model.name} v{model.version}", self.uri):
+            experiment = self._known_experiment()
+            if experiment is None or lies_in_run(model, experiment.artifact_location):
+                return
+            run = self._run_of(model)
+        if run is not None and run.info.experiment_id == experiment.experiment_id:
+            folders = (run.info.artifact_uri, f"runs:/{model.run_id}")
+            if any(is_below(model.source, folder) for folder in folders):
+                return
+        raise foreign(model, experiment.artifact_location)
+
+    def _run_of(self, model: ModelVersion) -> Run | None:
+        from mlflow.exceptions import MlflowException
+
+        if not model.run_id:
+            return None
+        try:
+            return self.client.get_run(model.run_id)
+        except MlflowException as error:
+            if error.error_code in _NO_SUCH_RUN:
+                return None
+            raise
 
     def resolve(self, category: str, alias_or_version: str = CHAMPION) -> ModelVersion:
         """The concrete version behind an alias or number.
 
         Raises:
-            RegistryError: there is none; the message names what there is.
+            RegistryError: there is none; the message names what there is. Or it is not nfbmr's own.
         """
         found = self.find(category, alias_or_version)
         if found is not None:

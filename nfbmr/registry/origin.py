@@ -1,0 +1,55 @@
+"""Whether a version's files lie where runs of nfbmr's experiment keep theirs.
+
+Every user of an MLflow server may make a registered model under a name that none has yet, and give
+it a version whose files lie wherever that user can write. Into nfbmr's experiment only those can
+write who may.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from urllib.parse import unquote
+
+from nfbmr.errors import RegistryError
+from nfbmr.model_version import ModelVersion
+from nfbmr.registry.names import EXPERIMENT
+
+
+def lies_in_run(model: ModelVersion, experiment_location: str) -> bool:
+    """Whether a version's files lie in its run's folder below the experiment's, as MLflow lays out.
+
+    Args:
+        model: the version.
+        experiment_location: where MLflow keeps the artifacts of the experiment.
+    """
+    run_id = model.run_id
+    return run_id.isalnum() and is_below(model.source, f"{_plain(experiment_location)}/{run_id}")
+
+
+def is_below(source: str, folder: str) -> bool:
+    """Whether an address is one inside of a folder, whichever way a local path is written.
+
+    An address with a step upwards in it is below nothing.
+    """
+    if ".." in unquote(unquote(source)).replace("\\", "/").split("/"):
+        return False
+    return _plain(source).startswith(f"{_plain(folder)}/")
+
+
+def foreign(model: ModelVersion, experiment_location: str) -> RegistryError:
+    """The error for a version that nfbmr has not registered."""
+    return RegistryError(
+        f"{model.name} version {model.version} was not registered by nfbmr: its files lie at "
+        f"{model.source!r}, expected in its run's folder below {experiment_location!r}, where the "
+        f"experiment {EXPERIMENT!r} keeps them. Nothing was read. See who made it in MLflow, and "
+        "let its owner or an administrator delete the version; of a detector that is yours, "
+        "register its folder with `nfbmr models register`."
+    )
+
+
+def _plain(address: str) -> str:
+    """A local path without ``file:``, other addresses as they are; no slash at the end."""
+    if address.startswith("file:"):
+        path = unquote(address.removeprefix("file:"))
+        return posixpath.normpath("/" + path.lstrip("/"))
+    return address.rstrip("/")
