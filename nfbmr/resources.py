@@ -11,10 +11,12 @@ import ray
 from ray.data.exceptions import SystemException
 from ray.exceptions import RayError
 
-from nfbmr.errors import StoreError, WorkerError
+from nfbmr.errors import NfbmrError, RegistryError, StoreError, WorkerError
 from nfbmr.settings import RunSettings
 
-_STORE_ERROR = f"{StoreError.__module__}.{StoreError.__qualname__}: "
+_OF_WORKERS: tuple[type[NfbmrError], ...] = (StoreError, RegistryError, WorkerError)
+"""What a worker says in a whole sentence, with what to do next."""
+
 _NO_GUARD = -1
 FETCH_CPUS = 0.25
 """Part of a core that a task takes which mostly waits for bytes: logical, as Ray counts.
@@ -123,6 +125,7 @@ def ray_data_session(doing: str, bars: bool = False) -> Iterator[None]:
     Raises:
         WorkerError: a task or actor failed; Ray's logs have the whole traceback.
         StoreError: a worker met it.
+        RegistryError: a worker met it.
     """
     context = ray.data.DataContext.get_current()
     own = {
@@ -135,9 +138,11 @@ def ray_data_session(doing: str, bars: bool = False) -> Iterator[None]:
     try:
         yield
     except (RayError, SystemException) as error:
-        said = [line for line in str(error).splitlines() if line.startswith(_STORE_ERROR)]
-        if said:
-            raise StoreError(said[0].removeprefix(_STORE_ERROR)) from error
+        for kind in _OF_WORKERS:
+            name = f"{kind.__module__}.{kind.__qualname__}: "
+            said = [line for line in str(error).splitlines() if line.startswith(name)]
+            if said:
+                raise kind(said[-1].removeprefix(name)) from error
         raise WorkerError(
             f"A worker failed while {doing}: {first_cause(error)}. What was finished stays: mend "
             "the cause and run the same command again. The traceback is in Ray's logs."

@@ -1,9 +1,12 @@
 """Pools of actors: as many as fit, as few as there is work for, growing where it is allowed."""
 
-import pytest
+import traceback
 
-from nfbmr.errors import ConfigError
-from nfbmr.resources import actor_pool, fitting_actors, pool_sizes
+import pytest
+from ray.exceptions import RayTaskError
+
+from nfbmr.errors import ConfigError, NfbmrError, RegistryError, StoreError, WorkerError
+from nfbmr.resources import actor_pool, fitting_actors, pool_sizes, ray_data_session
 from nfbmr.settings import RunSettings
 from nfbmr.train.fit_capacity import slots_of
 
@@ -57,3 +60,21 @@ def test_gpus_that_start_on_demand_are_asked_for(local_ray: None) -> None:
     assert pool["num_gpus"] == 0.5
     assert pool["num_cpus"] == 3.0
     assert slots_of(run, 100) == 16
+
+
+@pytest.mark.parametrize("kind", [StoreError, RegistryError, WorkerError])
+def test_what_a_worker_says_in_a_sentence_comes_back_as_it_was_said(
+    kind: type[NfbmrError],
+) -> None:
+    """Also where its cause was of the same kind: the outermost sentence has what to do next."""
+    try:
+        try:
+            raise kind("It is gone.")
+        except NfbmrError as error:
+            raise kind(f"{error} Then run the same command again.") from error
+    except NfbmrError as error:
+        failed = RayTaskError("MapBatches(Scorer)", traceback.format_exc(), error)
+    with pytest.raises(kind) as caught, ray_data_session("scoring"):
+        raise failed
+    assert type(caught.value) is kind
+    assert str(caught.value) == "It is gone. Then run the same command again."
