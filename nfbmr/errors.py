@@ -152,6 +152,10 @@ class RegistryError(NfbmrError):
     exit_code = 6
 
 
+class ForeignVersionError(RegistryError):
+    """A registered version that nfbmr has not made: one category's matter."""
+
+
 class RegistryUnavailableError(RegistryError):
     """A registry that cannot be reached now; the same may go well later."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 from urllib.parse import unquote
 
-from nfbmr.errors import RegistryError
+from nfbmr.errors import ForeignVersionError
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry.names import EXPERIMENT
 
@@ -36,9 +36,9 @@ def is_below(source: str, folder: str) -> bool:
     return _plain(source).startswith(f"{_plain(folder)}/")
 
 
-def foreign(model: ModelVersion, experiment_location: str) -> RegistryError:
+def foreign(model: ModelVersion, experiment_location: str) -> ForeignVersionError:
     """The error for a version that nfbmr has not registered."""
-    return RegistryError(
+    return ForeignVersionError(
         f"{model.name} version {model.version} was not registered by nfbmr: its files lie at "
         f"{model.source!r}, expected in its run's folder below {experiment_location!r}, where the "
         f"experiment {EXPERIMENT!r} keeps them. Nothing was read. See who made it in MLflow, and "

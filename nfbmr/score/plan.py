@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nfbmr.errors import RegistryError
+from nfbmr.errors import ForeignVersionError, NfbmrError, RegistryError, WeightsError
 from nfbmr.model.detector import JSON_FILE, described_shape
 from nfbmr.model.identity import described_backbone
 from nfbmr.model_version import ModelVersion
@@ -142,26 +142,34 @@ def make_plan(
 
     Raises:
         RegistryError: not one category has a model, or the registry is out of reach.
-        WeightsError: a model's ``detector.json`` is damaged; it is named.
+        WeightsError: the only models that there are have a damaged ``detector.json``.
     """
     categories = sorted(filter(None, units.table.column("category").unique().to_pylist()))
 
-    def pinned(category: str) -> PlannedModel | None:
-        version = registry.find(category, alias)
-        return None if version is None else _planned_model(version, registry.uri)
+    def pinned(category: str) -> PlannedModel | NfbmrError | None:
+        try:
+            version = registry.find(category, alias)
+            return None if version is None else _planned_model(version, registry.uri)
+        except (WeightsError, ForeignVersionError) as error:  # The others can be scored.
+            return error
 
     # MLflow opens its stores on first use, which is no matter for several threads at once.
     first = {category: pinned(category) for category in categories[:1]}
     with ThreadPoolExecutor(_LOOK_UPS, thread_name_prefix="nfbmr-models") as pool:
         others = categories[1:]
         found = first | dict(zip(others, pool.map(pinned, others), strict=True))
-    models = {category: model for category, model in found.items() if model is not None}
+    models = {c: model for c, model in found.items() if isinstance(model, PlannedModel)}
+    unusable = {c: error for c, error in found.items() if isinstance(error, NfbmrError)}
     errors = {
-        category: f"category {category!r} has no model with alias {alias!r}"
+        category: str(unusable[category])
+        if category in unusable
+        else f"category {category!r} has no model with alias {alias!r}"
         for category in categories
         if category not in models
     }
     if not models:
+        for error in unusable.values():
+            raise error
         # Says what there is, and the nearest name.
         registry.resolve(next(iter(errors), ""), alias)
         raise RegistryError("No picture's category has a model.")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfbmr.errors import RegistryError
+from nfbmr.errors import ForeignVersionError
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import CHAMPION, EXPERIMENT, Registry
 from nfbmr.registry.origin import is_below, lies_in_run
@@ -55,7 +55,9 @@ def test_a_version_whose_files_lie_elsewhere_is_refused(
     make_detector("nut").save(theirs)
     champion_from_elsewhere(registry, str(theirs), runs[whose])
     for asked in (CHAMPION, "1"):
-        with pytest.raises(RegistryError, match="nfbmr-nut version 1 was not registered by nfbmr"):
+        with pytest.raises(
+            ForeignVersionError, match="nfbmr-nut version 1 was not registered by nfbmr"
+        ):
             registry.load("nut", asked)
     assert registry.load("bottle").category == "bottle"
     assert {v.category for v in registry.list_versions()} == {"bottle", "nut"}, "lists show it"
@@ -66,7 +68,7 @@ def test_a_run_of_ours_that_the_files_do_not_lie_in_is_no_proof(
 ) -> None:
     """Where a source steps upwards, out of it."""
     champion_from_elsewhere(registry, f"{own.source}/../../../../theirs", own.run_id)
-    with pytest.raises(RegistryError, match="was not registered by nfbmr"):
+    with pytest.raises(ForeignVersionError, match="was not registered by nfbmr"):
         registry.resolve("nut")
 
 

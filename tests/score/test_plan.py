@@ -3,6 +3,7 @@
 import itertools
 import json
 import pickle
+import re
 import tarfile
 from pathlib import Path
 
@@ -282,10 +283,10 @@ def test_text_in_a_plan_that_is_no_utf8_is_damage(tmp_path: Path) -> None:
         load_plan(str(tmp_path))
 
 
-def test_a_detector_whose_backbone_nobody_could_build_ends_planning_by_name(
+def test_a_detector_whose_backbone_nobody_could_build_is_its_categorys_error(
     tmp_path: Path,
 ) -> None:
-    """And not the scoring of all categories, later, with whatever is raised there."""
+    """It ends the scoring of no other category, neither now nor later."""
     registry = Registry(f"sqlite:///{tmp_path}/mlflow.db")
     registry.prepare()
     for category in ("bottle", "screw"):
@@ -304,5 +305,9 @@ def test_a_detector_whose_backbone_nobody_could_build_ends_planning_by_name(
         return make_plan(RUN_ID, cut_units(pictures, 4), {}, registry, "challenger")
 
     assert plan("bottle").models["bottle"].weights == "embedded"
-    with pytest.raises(WeightsError, match=r"nfbmr-screw version 1 .*backbone\.layer is missing"):
-        plan("bottle", "screw")
+    damage = r"nfbmr-screw version 1 .*backbone\.layer is missing"
+    both = plan("bottle", "screw")
+    assert set(both.models) == {"bottle"}
+    assert re.search(damage, both.model_errors["screw"])
+    with pytest.raises(WeightsError, match=damage):
+        plan("screw")
