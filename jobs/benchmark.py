@@ -23,8 +23,8 @@ from nfbmr.benchmark.commands.plan import add_plan
 from nfbmr.benchmark.commands.scale import add_scale
 from nfbmr.benchmark.commands.soak import add_soak
 from nfbmr.benchmark.commands.throughput import add_throughput
+from nfbmr.benchmark.exit_code import exit_code
 from nfbmr.benchmark.machine import machine
-from nfbmr.benchmark.verdict import exit_code
 from nfbmr.cli import run_job
 from nfbmr.errors import ConfigError
 from nfbmr.output_place import check_place
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _finish(result: dict[str, object], file: str | None) -> int:
-    """Write and print the object."""
+    """Write and print the object; the exit code says whether what was asked of it holds."""
     line = json.dumps({**result, "machine": machine()})
     print(line)
     if file:

@@ -13,7 +13,7 @@ from nfbmr.benchmark.ablation import Ablation, FailedFit, run_tasks
 from nfbmr.benchmark.ablation_kept import KeptRows
 from nfbmr.benchmark.ablation_task import AblationTask, RowResult, ablate
 from nfbmr.benchmark.commands.ablation import failures_text
-from nfbmr.benchmark.verdict import exit_code
+from nfbmr.benchmark.exit_code import exit_code
 from nfbmr.progress import Progress
 from nfbmr.published import TABLE5
 from tests.benchmark.ablation_tasks import CONFIG, make_task

@@ -1,4 +1,4 @@
-"""What a benchmark's result says to whoever looks at exit codes."""
+"""What a benchmark's exit code says."""
 
 from __future__ import annotations
 
