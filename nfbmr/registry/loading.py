@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nfbmr import storage
-from nfbmr.errors import RegistryError
+from nfbmr.errors import RegistryError, WeightsError
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry.failures import registry_errors
@@ -36,12 +36,15 @@ def describe_detector(model: ModelVersion, registry_uri: str) -> dict[str, Any]:
     """The content of a version's ``detector.json``, without its tensors.
 
     Raises:
-        RegistryError: it cannot be fetched, or is not JSON.
+        RegistryError: it cannot be fetched.
+        WeightsError: it is not JSON, or no object.
     """
     try:
-        description: dict[str, Any] = json.loads(_required(model, registry_uri, JSON_FILE))
+        description = json.loads(_required(model, registry_uri, JSON_FILE))
+        if not isinstance(description, dict):
+            raise ValueError("it holds no object")
     except (ValueError, RecursionError) as error:
-        raise RegistryError(
+        raise WeightsError(
             f"{JSON_FILE} of {model.name} version {model.version} is not JSON ({error}): was it "
             "changed in the store?"
         ) from error

@@ -180,6 +180,11 @@ def _planned_model(version: ModelVersion, registry_uri: str) -> PlannedModel:
     """From the description alone: the tensors of a thousand models take minutes to fetch."""
     described = describe_detector(version, registry_uri)
     who = f"{JSON_FILE} of {version.name} version {version.version}"
+    if described.get("category") != version.category:
+        raise WeightsError(
+            f"{who} is that of a detector for {described.get('category')!r}, not for "
+            f"{version.category!r}: give the alias to a version that was fitted for it."
+        )
     shape = described_shape(described, who)
     backbone, weights = described_backbone(described, who)
     return PlannedModel(version, backbone, weights, shape)

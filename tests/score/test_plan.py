@@ -311,3 +311,9 @@ def test_a_detector_whose_backbone_nobody_could_build_is_its_categorys_error(
     assert re.search(damage, both.model_errors["screw"])
     with pytest.raises(WeightsError, match=damage):
         plan("screw")
+    stranger = registry.resolve("bottle", "challenger")
+    registry.client.create_registered_model("nfbmr-nut")
+    registry.client.create_model_version("nfbmr-nut", stranger.source, stranger.run_id)
+    registry.client.set_registered_model_alias("nfbmr-nut", "challenger", "1")
+    errors = plan("bottle", "nut").model_errors
+    assert "is that of a detector for 'bottle', not for 'nut'" in errors["nut"]
