@@ -32,6 +32,10 @@ class Running(Protocol):
         """A row for each item that is finished."""
         ...
 
+    def _create_executor(self) -> Any:
+        """What Ray calls when the first row is asked for (``Dataset`` of Ray 2.60)."""
+        ...
+
 
 class NodeLostError(Exception):
     """A node died, and since then nothing comes."""
@@ -63,6 +67,7 @@ def finished_rows_of(
     while missing:
         lost = lost_nodes(alive_nodes())
         running = start(list(missing.values()))
+        executors = _executors_of(running)
         try:
             for row in watched(running.iter_rows(), timeout_s, lost, since, noun):
                 missing.pop(key_of(row), None)
@@ -71,9 +76,9 @@ def finished_rows_of(
             return
         except NodeLostError:
             say(f"A node was lost and nothing comes any more: {len(missing)} {noun}s start anew")
-            _release(running)
+            _release(executors)
         except StallError:
-            _release(running)
+            _release(executors)
             raise
 
 
@@ -87,13 +92,25 @@ def lost_nodes(before: set[str]) -> Callable[[], set[str]]:
     return lambda: before - alive_nodes()
 
 
-def _release(running: Running) -> None:
+def _executors_of(running: Running) -> list[Any]:
+    """Is filled with what runs a pipeline, once it begins; Ray remembers it after the first row."""
+    made: list[Any] = []
+    create = running._create_executor
+
+    def remember() -> Any:
+        made.append(create())
+        return made[-1]
+
+    running._create_executor = remember  # type: ignore[method-assign]
+    return made
+
+
+def _release(executors: Sequence[Any]) -> None:
     """Give back the actors and tasks of a pipeline that does not end by itself.
 
     Ray offers that for a finished iterator alone; this is what it calls then.
     """
-    executor = getattr(running, "_current_executor", None)
-    if executor is not None:
+    for executor in executors:
         executor.shutdown(force=True)
 
 

@@ -72,10 +72,13 @@ class Pipeline:
 
     def __init__(self, units: Sequence[PlannedUnit], hangs_after: int | None) -> None:
         self.units, self.hangs_after = units, hangs_after
-        self._current_executor = self
         self.released = False
 
+    def _create_executor(self) -> "Pipeline":
+        return self
+
     def iter_rows(self) -> Iterator[Row]:
+        self._create_executor()
         rows = [{"unit": unit.name} for unit in self.units]
         return iter(rows) if self.hangs_after is None else stalling(*rows[: self.hangs_after])
 
@@ -136,4 +139,5 @@ def test_nodes_that_die_one_after_the_other_do_not_keep_a_run_going(
     with pytest.raises(WorkerError, match=r"No unit was finished for 1 s .*stall_timeout_s"):
         next(rows)
     assert len(started) >= 2
+    assert all(pipeline.released for pipeline in started)
     assert len(said) == len(started) - 1

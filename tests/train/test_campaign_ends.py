@@ -38,6 +38,8 @@ def test_a_night_that_finds_no_room_for_features_ends_with_a_row_for_every_categ
     assert {"No picture was finished for 5 s" in result.decision for result in results} == {True}
     assert isinstance(results.error, StallError)
     assert list((tmp_path / "checkpoints" / "nights").glob("*/night.json")), "it goes on"
+    left = [thread.name for thread in threading.enumerate() if "StreamingExecutor" in thread.name]
+    assert not left, "what waits for the GPU was let go"
 
 
 def test_an_empty_or_missing_root_is_an_error(trained: Trained, tmp_path: Path) -> None:
