@@ -52,6 +52,15 @@ def embedded_uri(work_dir: str) -> str:
     return f"{_SQLITE}{Path(work_dir).expanduser().absolute()}/mlflow.db"
 
 
+def _open_database(uri: str) -> None:
+    """Fail at once where a file cannot be opened: MLflow would try for 100 seconds, twice."""
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.pool import NullPool
+
+    with create_engine(uri, poolclass=NullPool).connect() as connection:
+        connection.execute(text("PRAGMA schema_version"))
+
+
 class Connection:
     """A connection to an MLflow tracking server and registry.
 
@@ -97,6 +106,8 @@ class Connection:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         if self.uri.startswith(_SQLITE):
             Path(self.uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+            with registry_errors("opening the database", self.uri):
+                _open_database(self.uri)
         # MLflow announces on standard error that it makes its tables.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         from mlflow import MlflowClient

@@ -89,6 +89,7 @@ def killed_or_measured(task: AblationTask) -> list[RowResult]:
     return ablate(task)
 
 
+@pytest.mark.integration
 def test_one_that_fails_and_one_that_is_killed_leave_the_others_their_rows(
     kept: KeptRows, tmp_path: Path, local_ray: None
 ) -> None:

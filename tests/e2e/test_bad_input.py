@@ -68,6 +68,7 @@ def test_one_sentence_and_an_exit_code(
     assert (Path(places["tmp"]) / "strange" / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.integration
 def test_an_output_of_another_run_keeps_its_scores(
     trained: Trained, places: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +85,7 @@ def test_an_output_of_another_run_keeps_its_scores(
     assert before == after
 
 
+@pytest.mark.integration
 def test_from_the_shell_there_is_no_traceback_either(tmp_path: Path) -> None:
     """A process of its own, without anything this test has set up."""
     command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--data", "nowhere"]

@@ -27,6 +27,7 @@ def common(trained: Trained) -> list[str]:
     return ["--work-dir", str(trained.work_dir)]
 
 
+@pytest.mark.integration
 def test_evaluate_twice_reuses_the_scores_and_other_models_make_new_ones(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_night_that_begins_after_its_end_does_not_pass_for_one(
     assert "none of 2 categories was begun. Give a later time" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_category_with_too_many_unreadable_pictures_fails_and_so_does_the_command(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +202,7 @@ def test_score_then_report(
     assert page.read_text().count("data:image/webp") > 10
 
 
+@pytest.mark.integration
 def test_too_many_failures_make_a_non_zero_exit_and_keep_the_scores(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,6 +125,7 @@ def same_rows(one: pa.Table, other: pa.Table) -> bool:
     return plain(one) == plain(other)
 
 
+@pytest.mark.integration
 def test_what_was_cut_off_goes_on_and_gives_the_same_rows(
     trained: Trained, undisturbed: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +157,7 @@ def test_what_was_cut_off_goes_on_and_gives_the_same_rows(
     assert (again.pictures, again.failed, again.scored_now) == (summary.pictures, 3, 0)
 
 
+@pytest.mark.integration
 def test_a_unit_with_other_rows_than_planned_is_not_accepted(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +190,7 @@ def test_an_output_of_another_run_is_refused(trained: Trained, tmp_path: Path) -
     assert (strange / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.integration
 def test_prefixes_and_object_stores_too_and_categories_without_a_model_are_rows(
     trained: Trained, undisturbed: pa.Table, s3_bucket: str, tmp_path: Path
 ) -> None:
@@ -223,6 +226,7 @@ def test_missing_sources_and_wrong_weights_end_before_any_work(
     assert not (tmp_path / "b" / "_units").exists()
 
 
+@pytest.mark.integration
 def test_an_output_that_cannot_be_written_is_a_sentence(trained: Trained, tmp_path: Path) -> None:
     """The commit fails in an actor: what reaches the user is the cause, not Ray's traceback."""
     output = tmp_path / "scores"

@@ -227,6 +227,7 @@ def test_as_plan(planned: Path, trace: Path) -> None:
         path.write_bytes(honest)
 
 
+@pytest.mark.integration
 def test_as_finished_unit_and_finished_scores(
     trained: Trained, tmp_path: Path, trace: Path
 ) -> None:

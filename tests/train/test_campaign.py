@@ -67,6 +67,7 @@ def test_the_loaded_detector_is_calibrated_on_the_held_out_normals(trained: Trai
         assert detector.backbone["name"] == "nfbmr_small"
 
 
+@pytest.mark.integration
 def test_a_second_night_uses_the_cache_and_isolates_failures(
     trained: Trained, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def test_an_empty_or_missing_root_is_an_error(trained: Trained, tmp_path: Path) 
         run_on(tmp_path / "empty", trained.config, tmp_path)
 
 
+@pytest.mark.integration
 def test_a_category_that_is_gone_fails_alone_and_divergence_is_reported_by_name(
     trained: Trained, tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_category_that_is_gone_fails_alone_and_divergence_is_reported_by_name(
     assert "at step" in results[0].decision
 
 
+@pytest.mark.integration
 def test_time_that_is_over_between_groups_leaves_the_rest_for_the_same_command(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +109,7 @@ def test_time_that_is_over_between_groups_leaves_the_rest_for_the_same_command(
     assert not storage.list_folders(str(tmp_path / "checkpoints" / "nights")), "it is closed"
 
 
+@pytest.mark.integration
 def test_a_group_has_work_for_all_places(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +128,7 @@ def test_a_group_has_work_for_all_places(
     assert groups == [2]
 
 
+@pytest.mark.integration
 def test_a_night_that_was_taken_over_is_left_to_the_other_process(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
