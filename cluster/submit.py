@@ -43,6 +43,9 @@ ENDED_EARLY = 5
 MAY_PASS = frozenset({4, 6, 9, 10})
 """Exit codes of the jobs: weights, registry, workers, store (``nfbmr/errors.py``)."""
 
+NEVER_BEGAN = frozenset({"RUNTIME_ENV_SETUP_FAILURE", "JOB_ENTRYPOINT_COMMAND_START_ERROR"})
+"""What Ray calls a wrong runtime environment and a command that is none."""
+
 Answer = TypeVar("Answer")
 
 
@@ -141,10 +144,11 @@ def ended_early(job: JobDetails) -> bool:
     """Whether a job ended by something that may be over when the same command goes on.
 
     A driver that a signal ended has a code below zero or, where a shell stands between, above 128;
-    one that was lost with its node has none. What a person stopped is not taken up again.
+    one that was lost with its node has none. What a person stopped is not taken up again, nor is
+    what could not even be set up.
     """
     code = job.driver_exit_code
-    if job.status != JobStatus.FAILED:
+    if job.status != JobStatus.FAILED or job.error_type in NEVER_BEGAN:
         return False
     return code is None or not 0 <= code <= 128 or code in MAY_PASS
 

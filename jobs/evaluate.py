@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from nfbmr import storage
 from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
 from nfbmr.data.layouts import LAYOUTS, discover_layout
+from nfbmr.errors import ForeignVersionError
 from nfbmr.evaluate import evaluate
 from nfbmr.evaluation_files import (
     JSON,
@@ -18,7 +19,9 @@ from nfbmr.evaluation_files import (
     scores_uri_of,
     write_evaluation,
 )
+from nfbmr.model_version import ModelVersion
 from nfbmr.progress import Progress
+from nfbmr.registry import Registry
 from nfbmr.score.dataset import read_scores
 from nfbmr.score.pictures import planned_samples
 from nfbmr.score.run import ScoringRequest, score
@@ -45,6 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _model(registry: Registry, category: str, alias: str) -> ModelVersion | None:
+    try:
+        return registry.find(category, alias)
+    except ForeignVersionError:  # Planning says so, and the category's pictures get no score.
+        return None
+
+
 def _run(arguments: argparse.Namespace) -> int:
     config = config_of(arguments)
     layout, samples = discover_layout(arguments.data, arguments.layout, arguments.categories)
@@ -53,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
     data = storage.absolute_uri(arguments.data)
     check_output(arguments.output, data, categories)
     pictures = planned_samples(samples, arguments.data, with_versions=True)
-    models = [registry.find(category, arguments.alias) for category in categories]
+    models = [_model(registry, category, arguments.alias) for category in categories]
     scores_uri = scores_uri_of(arguments.output, arguments.alias, registry.uri, models, pictures)
     request = ScoringRequest(
         sources=(arguments.data, *categories),

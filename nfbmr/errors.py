@@ -156,6 +156,10 @@ class ForeignVersionError(RegistryError):
     """A registered version that nfbmr has not made: one category's matter."""
 
 
+class MissingFilesError(RegistryError):
+    """A registered version whose files are not where they were put."""
+
+
 class RegistryUnavailableError(RegistryError):
     """A registry that cannot be reached now; the same may go well later."""
 

@@ -49,11 +49,19 @@ def embedded_uri(work_dir: str) -> str:
             f"--work-dir {work_dir} cannot hold the embedded registry, which is a local file: give "
             "--registry http://… or sqlite:///…, or set MLFLOW_TRACKING_URI."
         )
-    return f"{_SQLITE}{Path(work_dir).expanduser().absolute()}/mlflow.db"
+    return f"{_SQLITE}{_without_steps(Path(work_dir).expanduser())}/mlflow.db"
+
+
+def _without_steps(path: Path) -> Path:
+    """The absolute path without ``..``: MLflow keeps addresses as they are given."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  # links stay what they are
 
 
 def _open_database(uri: str) -> None:
-    """Fail at once where a file cannot be opened: MLflow would try for 100 seconds, twice."""
+    """Fail now where a file cannot be opened: MLflow would try for 100 seconds, and each time.
+
+    How long it is tried again is for ``patiently`` to say.
+    """
     from sqlalchemy import create_engine, text
     from sqlalchemy.pool import NullPool
 
@@ -160,7 +168,7 @@ class Connection:
             return str(experiment.experiment_id)
         location = None
         if self.uri.startswith(_SQLITE):
-            database = Path(self.uri.removeprefix(_SQLITE)).absolute()
+            database = _without_steps(Path(self.uri.removeprefix(_SQLITE)))
             location = str(database.parent / "artifacts")
         return self._create_experiment(location)
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nfbmr import storage
-from nfbmr.errors import RegistryError, WeightsError
+from nfbmr.errors import MissingFilesError, WeightsError
 from nfbmr.model.detector import JSON_FILE, TENSORS_FILE, Detector
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry.failures import registry_errors
@@ -22,6 +22,7 @@ def load_detector(model: ModelVersion, registry_uri: str) -> Detector:
     """Load the detector of a concrete version; MLflow is asked only for proxied artifacts.
 
     Raises:
+        MissingFilesError: it has none any more.
         RegistryError: its files cannot be fetched.
         WeightsError: they are damaged or of another format.
     """
@@ -36,6 +37,7 @@ def describe_detector(model: ModelVersion, registry_uri: str) -> dict[str, Any]:
     """The content of a version's ``detector.json``, without its tensors.
 
     Raises:
+        MissingFilesError: it is not there any more.
         RegistryError: it cannot be fetched.
         WeightsError: it is not JSON, or no object.
     """
@@ -54,7 +56,7 @@ def describe_detector(model: ModelVersion, registry_uri: str) -> dict[str, Any]:
 def _required(model: ModelVersion, registry_uri: str, name: str) -> bytes:
     data = read_file(model, registry_uri, name)
     if data is None:
-        raise RegistryError(
+        raise MissingFilesError(
             f"{model.name} version {model.version} is registered, but its file {name} "
             f"is not at {model.source}: was it removed from the store?"
         )

@@ -29,11 +29,12 @@ def lies_in_run(model: ModelVersion, experiment_location: str) -> bool:
 def is_below(source: str, folder: str) -> bool:
     """Whether an address is one inside of a folder, whichever way a local path is written.
 
-    An address with a step upwards in it is below nothing.
+    Below the folder there may be no step upwards; its own address may have some, as that of a
+    registry in ``../work``.
     """
-    if ".." in unquote(unquote(source)).replace("\\", "/").split("/"):
-        return False
-    return _plain(source).startswith(f"{_plain(folder)}/")
+    inside, root = _plain(source), _plain(folder)
+    steps = unquote(unquote(inside[len(root) :])).replace("\\", "/").split("/")
+    return inside.startswith(f"{root}/") and ".." not in steps
 
 
 def foreign(model: ModelVersion, experiment_location: str) -> ForeignVersionError:

@@ -28,11 +28,11 @@ def check_backbones(plan: Plan, weights: str | None, forward: str) -> None:
     """
     checked: set[str] = set()
     for category, model in plan.models.items():
-        source = weights or model.weights
+        source, who = weights or model.weights, f"The detector of {category!r}"
         key = json.dumps([model.backbone, source], sort_keys=True)
         if key not in checked:
-            backbone = create_backbone(settings_of_identity(model.backbone, source))
+            backbone = create_backbone(settings_of_identity(model.backbone, source, who))
             if forward == MIXED:
                 first_stage(backbone.settings.name, backbone.network)
-            check_identity(backbone, model.backbone, f"The detector of {category!r}")
+            check_identity(backbone, model.backbone, who)
             checked.add(key)

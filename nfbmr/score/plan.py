@@ -13,7 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from nfbmr.errors import ForeignVersionError, NfbmrError, RegistryError, WeightsError
+from nfbmr.errors import (
+    ForeignVersionError,
+    MissingFilesError,
+    NfbmrError,
+    RegistryError,
+    WeightsError,
+)
 from nfbmr.model.detector import JSON_FILE, described_shape
 from nfbmr.model.identity import described_backbone
 from nfbmr.model_version import ModelVersion
@@ -150,8 +156,8 @@ def make_plan(
         try:
             version = registry.find(category, alias)
             return None if version is None else _planned_model(version, registry.uri)
-        except (WeightsError, ForeignVersionError) as error:  # The others can be scored.
-            return error
+        except (WeightsError, ForeignVersionError, MissingFilesError) as error:
+            return error  # The others can be scored.
 
     # MLflow opens its stores on first use, which is no matter for several threads at once.
     first = {category: pinned(category) for category in categories[:1]}

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import platform
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +24,13 @@ from nfbmr import storage
 from nfbmr.data.careful_decoding import CarefulDecoder
 from nfbmr.data.decoding import DecodePicture, decode_and_resize
 from nfbmr.data.decoding_room import DecodingRoom
-from nfbmr.errors import RegistryError, RegistryUnavailableError, StoreError, WeightsError
+from nfbmr.errors import (
+    MissingFilesError,
+    RegistryError,
+    RegistryUnavailableError,
+    StoreError,
+    WeightsError,
+)
 from nfbmr.model.detector import Detector
 from nfbmr.registry import Registry, load_detector
 from nfbmr.score.decode import decode_pictures
@@ -88,9 +97,9 @@ class Scorer:
 
         Raises:
             StoreError: registry or store failed for longer than their patience.
-            RegistryError: they refuse it, or do not have it.
-            ModelError: it is damaged, or another one by now. This alone is the category's matter:
-                with the others its pictures, and all that follow, would become error rows.
+            RegistryError: they refuse it, or this node does not see where it lies.
+            ModelError: it is damaged, gone, or another one by now. This alone is the category's
+                matter: with the others all pictures that follow would become error rows.
         """
         model = self.models[category]
         try:
@@ -98,6 +107,13 @@ class Scorer:
                 detector = self.registry.patiently(
                     lambda: load_detector(model.version, self.registry.uri), self.patience_s
                 )
+        except MissingFilesError as error:
+            if _is_place_seen(model.version.source):
+                raise ModelError(str(error)) from error
+            raise RegistryError(
+                f"{error} {platform.node()} does not see the place of any: mount it there, then "
+                "run the same command again. What was finished stays."
+            ) from error
         except RegistryError as error:
             is_gone = isinstance(error, RegistryUnavailableError)
             raise (StoreError if is_gone else RegistryError)(
@@ -217,3 +233,13 @@ def _statistics(
         **{name: row[name] + clock.seconds[name] for name in (*WALL_COLUMNS, *CPU_COLUMNS)},
         **refusals(pictures),
     }
+
+
+def _is_place_seen(source: str) -> bool:
+    """Whether this node sees where versions' files lie: below a run's folder of the experiment's.
+
+    A store that is asked by its address says itself what it does not have.
+    """
+    if urlsplit(source).scheme not in ("", "file"):
+        return True
+    return Path(storage.file_system(source)[1]).parents[2].is_dir()

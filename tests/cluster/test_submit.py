@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import pytest
 import ray
 from aiohttp import web
+from ray.dashboard.modules.job.common import JobErrorType
 from ray.job_submission import JobDetails
 
 from nfbmr.errors import RegistryError, StoreError, WeightsError, WorkerError
@@ -36,6 +37,7 @@ class Jobs:
         names: of the jobs, by id.
         status: of every job, next; the last one stays.
         exit_code: of every job that has ended.
+        error_type: of every job, as Ray names it.
         lines: what a job has printed.
         is_silent: requests are taken and never answered.
         silent_after: so many times the state is told, then nothing is answered.
@@ -50,6 +52,7 @@ class Jobs:
     names: dict[str, str] = field(default_factory=dict)
     status: list[str] = field(default_factory=lambda: ["RUNNING"])
     exit_code: int | None = 8
+    error_type: str | None = None
     lines: str = ""
     is_silent: bool = False
     silent_after: int | None = None
@@ -72,6 +75,7 @@ class Jobs:
             "status": self.status[0],
             "entrypoint": "true",
             "driver_exit_code": self.exit_code,
+            "error_type": self.error_type,
             "metadata": {submit.NAME_KEY: self.names[job_id]},
         }
 
@@ -246,6 +250,14 @@ def test_what_a_person_stopped_is_left_alone() -> None:
         assert jobs.follow("--id", "night-1") == submit.ENDED_BADLY
         assert jobs.follow("--id", "night-1") == submit.ENDED_BADLY
     assert jobs.submitted == ["night-1"]
+
+
+@pytest.mark.parametrize("error_type", sorted(submit.NEVER_BEGAN))
+def test_what_could_not_be_set_up_is_not_submitted_again(error_type: str) -> None:
+    assert error_type in set(JobErrorType)
+    jobs = Jobs(status=["FAILED"], exit_code=None, error_type=error_type)
+    with jobs.serving():
+        assert jobs.follow("--id", "night-1") == submit.ENDED_BADLY
 
 
 def test_the_codes_that_may_pass_are_those_of_the_jobs() -> None:

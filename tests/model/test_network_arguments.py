@@ -44,7 +44,18 @@ def test_so_it_is_in_the_header_of_a_weights_file(kwargs: dict[str, object]) -> 
 
 @pytest.mark.parametrize(
     "value",
-    [None, {}, {"a": 1}, [[1]], [0] * 65, "x" * 101, 2**16 + 1, 10**400, float("nan"), object()],
+    [
+        [[[[1]]]],
+        {"a": {"b": {"c": {"d": 1}}}},
+        {"url": b"x"},
+        {"cache_dir": "/x"},
+        [0] * 65,
+        "x" * 101,
+        2**16 + 1,
+        10**400,
+        float("nan"),
+        object(),
+    ],
 )
 def test_values_that_are_not_plain_and_short_are_refused(value: object) -> None:
     problem = argument_problem({"patch_size": value})
@@ -57,6 +68,13 @@ def test_values_that_are_not_plain_and_short_are_refused(value: object) -> None:
 def test_arguments_have_names(arguments: object) -> None:
     with pytest.raises(ConfigError, match=r"expected \{name: value\}"):
         BackboneSettings(kwargs=arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"fc_norm": None}, {"block_args": {"attn_layer": "se"}}, {"layers": [[2, 2], [3]]}]
+)
+def test_what_timm_takes_by_null_and_by_objects_is_taken(kwargs: dict[str, object]) -> None:
+    assert BackboneSettings(kwargs=kwargs).kwargs == kwargs
 
 
 @given(st.dictionaries(st.sampled_from(["pad_type", "layers", "x"]), PLAIN | st.lists(PLAIN)))

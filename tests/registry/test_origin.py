@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nfbmr.errors import ForeignVersionError
 from nfbmr.model_version import ModelVersion
-from nfbmr.registry import CHAMPION, EXPERIMENT, Registry
+from nfbmr.registry import CHAMPION, EXPERIMENT, Registry, embedded_uri
 from nfbmr.registry.origin import is_below, lies_in_run
 from tests.registry.finished_fit import make_detector
 
@@ -96,6 +96,24 @@ def test_a_registry_that_says_the_old_place_or_the_new_one_keeps_working(
         place = f"/new/artifacts/{own.run_id}/artifacts/detector"
         database.execute("UPDATE model_versions SET source = ?, storage_location = ?", [place] * 2)
     assert Registry(moved.uri).resolve("bottle").source == place
+
+
+def test_a_registry_may_lie_in_a_folder_that_is_named_by_steps_upwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of ``--work-dir ../work``, also where an experiment was made with such an address."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    folder = tmp_path / "files"
+    make_detector().save(folder)
+    for uri in (embedded_uri("../work"), "sqlite:///../other/mlflow.db"):
+        registry = Registry(uri)
+        found = registry.register("bottle", folder, params={}, metrics={}, curves=[], tags={})
+        assert registry.load("bottle", found.version).category == "bottle"
+        assert ".." not in found.source
+    old = f"{tmp_path}/here/../old/artifacts"
+    assert lies_in_run(version(f"{old}/{RUN}/artifacts/detector"), old)
+    assert not lies_in_run(version(f"{old}/{RUN}/../../detector"), old)
 
 
 def test_a_version_made_by_hand_of_a_nights_run_is_nfbmrs(

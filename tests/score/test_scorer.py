@@ -74,14 +74,16 @@ def test_a_registry_that_is_gone_while_heads_load_ends_the_run(
 
 
 SETTINGS = RunSettings(store_patience_s=0.01)
+MODEL = "experiment/run/artifacts/detector"
 
 
 def scorer_of(folder: Path, weights: str | None = None) -> Scorer:
     """A scorer of one category, whose detector it still has to load from a folder."""
     detector = make_detector()
-    detector.save(folder / "model")
-    version = ModelVersion("bottle", "nfbmr-bottle", "1", "r", str(folder / "model"), (), {}, 0.0)
-    described = json.loads((folder / "model" / JSON_FILE).read_text())
+    model = folder / MODEL
+    detector.save(model)
+    version = ModelVersion("bottle", "nfbmr-bottle", "1", "r", str(model), (), {}, 0.0)
+    described = json.loads((model / JSON_FILE).read_text())
     shape = detector.heads.shape
     models = {"bottle": PlannedModel(version, described["backbone"], "embedded", shape)}
     schema = score_schema({shape[1] * shape[2]}, "float16")
@@ -138,12 +140,20 @@ def test_weights_in_a_store_that_fails_end_the_run(
     assert finished_units(str(tmp_path)) == set()
 
 
-def test_a_model_that_is_not_where_it_was_ends_the_run(tmp_path: Path) -> None:
+def test_models_whose_place_a_worker_does_not_see_end_the_run(tmp_path: Path) -> None:
     scorer = scorer_of(tmp_path)
-    shutil.rmtree(tmp_path / "model")
-    with pytest.raises(RegistryError, match=r"is not at .*What was finished stays\."):
+    shutil.rmtree(tmp_path / "experiment")
+    with pytest.raises(RegistryError, match=r"is not at .*does not see.*What was finished stays\."):
         scorer(unit_of(3))
     assert finished_units(str(tmp_path)) == set()
+
+
+def test_a_model_that_is_gone_costs_its_own_pictures(tmp_path: Path) -> None:
+    """Somebody has removed it since the run was planned: no repetition brings it back."""
+    scorer = scorer_of(tmp_path)
+    shutil.rmtree(tmp_path / "experiment" / "run")
+    assert scorer(unit_of(3)).to_pylist()[0]["failed"] == 3
+    assert kinds_of(tmp_path) == ["model"] * 3
 
 
 def damage_tensors(model: Path) -> None:
@@ -159,7 +169,7 @@ def name_another_backbone(model: Path) -> None:
 @pytest.mark.parametrize("damage", [damage_tensors, name_another_backbone])
 def test_a_model_that_is_damaged_costs_its_own_pictures(tmp_path: Path, damage: Any) -> None:
     scorer = scorer_of(tmp_path)
-    damage(tmp_path / "model")
+    damage(tmp_path / MODEL)
     assert scorer(unit_of(3)).to_pylist()[0]["failed"] == 3
     assert kinds_of(tmp_path) == ["model"] * 3
 
