@@ -146,9 +146,9 @@ def test_the_experiment_is_asked_for_once(
         ("mlflow-artifacts:/1", f"mlflow-artifacts:/1/{RUN}/artifacts/detector"),
         ("s3://bucket/mlflow/1", f"s3://bucket/mlflow/1/{RUN}/artifacts/detector"),
         ("s3://bucket/mlflow/", f"s3://bucket/mlflow/{RUN}/artifacts/detector"),
-        ("/work/artifacts", f"/work/artifacts/{RUN}/artifacts/detector"),
-        ("file:///work/my%20artifacts", f"/work/my artifacts/{RUN}/artifacts/detector"),
-        ("/work/artifacts", f"file:///work/artifacts/{RUN}/artifacts/detector"),
+        ("/data/artifacts", f"/data/artifacts/{RUN}/artifacts/detector"),
+        ("file:///data/my%20artifacts", f"/data/my artifacts/{RUN}/artifacts/detector"),
+        ("/data/artifacts", f"file:///data/artifacts/{RUN}/artifacts/detector"),
     ],
 )
 def test_sources_as_servers_and_embedded_registries_write_them(location: str, source: str) -> None:
