@@ -124,6 +124,12 @@ def score_units(
                     continue
                 work.add(row)
                 count(work.pictures)
+    _say_difference(work, progress)
+    return work
+
+
+def _say_difference(work: WorkDone, progress: Progress) -> None:
+    """What the fast forward passes changed, and of which actors that is not known."""
     if work.difference is not None:
         progress.say(work.difference.sentence())
     if work.not_compared is not None:
@@ -131,7 +137,6 @@ def score_units(
             "warning: what fast forward passes change is not known of all actors; the scores are "
             f"there. {work.not_compared}"
         )
-    return work
 
 
 class _PicturesByUnit:

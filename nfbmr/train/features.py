@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from nfbmr.settings import RunSettings
 from nfbmr.train.entry_names import defect_seed, entry_name
 from nfbmr.train.feature_cache import FeatureCache, is_among
 from nfbmr.train.feature_index import FeatureIndex, Picture
-from nfbmr.train.store_silence import PatientReader, StoreSilence, is_silence
+from nfbmr.train.store_silence import PatientReader, indexed, is_silence, picture_of
 from nfbmr.watchdog import finished_rows_of
 
 _SCHEMA = pa.schema(
@@ -94,10 +94,10 @@ def compute_features(
     )
     with ray_data_session("computing features"):
         rows = finished_rows_of(
-            start, {p: p for p in wanted}, _picture_of, run.stall_timeout_s, say, "picture"
+            start, {p: p for p in wanted}, picture_of, run.stall_timeout_s, say, "picture"
         )
         empty = FeatureIndex(key, backbone.identity(), {}, {}, {}, 0)
-        return _indexed(rows, empty, lambda done: progress(done, len(wanted)))
+        return indexed(rows, empty, lambda done: progress(done, len(wanted)))
 
 
 def _pipeline(
@@ -127,33 +127,6 @@ def _pipeline(
         batch_format="pyarrow",
         **actor_pool(run, batches),
     )
-
-
-def _picture_of(row: dict[str, Any]) -> Picture:
-    return Picture(row["uri"], row["variant"])
-
-
-def _indexed(
-    rows: Iterable[dict[str, Any]], index: FeatureIndex, progress: Callable[[int], None]
-) -> FeatureIndex:
-    """Fill an index with what the actors say of each picture."""
-    computed = 0
-    busy: set[Picture] = set()
-    silence = StoreSilence()
-    for row in rows:
-        picture = _picture_of(row)
-        silence.look(row["uri"], row["error"], row["busy"])
-        if row["entry"] is not None:
-            index.names[picture] = row["entry"]
-        if row["error"] is None:
-            index.entries[picture] = row["entry"]
-        else:
-            index.errors[picture] = row["error"]
-        if row["busy"]:
-            busy.add(picture)
-        computed += bool(row["computed"])
-        progress(len(index.entries) + len(index.errors))
-    return replace(index, computed=computed, busy=frozenset(busy))
 
 
 class _Decoder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,11 +14,18 @@ from nfbmr.errors import DataError
 from nfbmr.resources import FETCH_CPUS, ray_data_session
 from nfbmr.settings import RunSettings
 from nfbmr.train.feature_index import FeatureIndex, Picture
-from nfbmr.train.store_silence import PatientReader, StoreSilence, is_silence
+from nfbmr.train.store_silence import PatientReader, indexed, is_silence, picture_of
 from nfbmr.watchdog import finished_rows_of
 
 _SCHEMA = pa.schema(
-    [("uri", pa.string()), ("hash", pa.string()), ("error", pa.string()), ("busy", pa.bool_())]
+    [
+        ("uri", pa.string()),
+        ("variant", pa.int32()),
+        ("entry", pa.string()),
+        ("error", pa.string()),
+        ("busy", pa.bool_()),
+        ("computed", pa.bool_()),
+    ]
 )
 _READERS = 8
 
@@ -46,30 +52,17 @@ def content_hashes(
         StoreError: where the pictures lie, nothing is given any more.
         StallError: nothing was read for ``run.stall_timeout_s``.
     """
-    wanted = {picture.uri: picture for picture in sorted(set(pictures), key=lambda p: p.uri)}
-    index = FeatureIndex("", {}, {}, {}, {}, 0)
-    busy: set[Picture] = set()
-    silence = StoreSilence()
+    wanted = sorted(set(pictures), key=lambda picture: picture.uri)
     with ray_data_session("reading pictures"):
         rows = finished_rows_of(
             lambda left: _pipeline(left, run),
-            wanted,
-            lambda row: row["uri"],
+            {picture: picture for picture in wanted},
+            picture_of,
             run.stall_timeout_s,
             say,
             "picture",
         )
-        for done, row in enumerate(rows, start=1):
-            silence.look(row["uri"], row["error"], row["busy"])
-            picture = wanted[row["uri"]]
-            if row["error"] is None:
-                index.entries[picture] = row["hash"]
-            else:
-                index.errors[picture] = row["error"]
-            if row["busy"]:
-                busy.add(picture)
-            progress(done)
-    return replace(index, busy=frozenset(busy))
+        return indexed(rows, FeatureIndex("", {}, {}, {}, {}, 0), progress)
 
 
 def _pipeline(pictures: Sequence[Picture], run: RunSettings) -> ray.data.Dataset:
@@ -93,6 +86,7 @@ def _hashed(batch: pa.Table) -> pa.Table:
 
 
 def _row(uri: str, content: bytes | DataError) -> dict[str, Any]:
+    row = {"uri": uri, "variant": 0, "busy": False, "computed": False}
     if isinstance(content, DataError):
-        return {"uri": uri, "error": str(content), "busy": is_silence(content)}
-    return {"uri": uri, "hash": content_hash(content), "busy": False}
+        return {**row, "error": str(content), "busy": is_silence(content)}
+    return {**row, "entry": content_hash(content)}

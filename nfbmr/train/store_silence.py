@@ -9,8 +9,9 @@ one that could be read before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from nfbmr.data.content import read_bytes
 from nfbmr.errors import DataError, StoreError
@@ -94,6 +95,44 @@ def check_store(witness: str | None, reason: str) -> None:
         f"The store gives no picture any more: {reason} Look at its state, then run the same "
         "command again. What was finished stays."
     )
+
+
+def picture_of(row: Mapping[str, Any]) -> Picture:
+    """Which picture a row of a pass is of."""
+    return Picture(row["uri"], row["variant"])
+
+
+def indexed(
+    rows: Iterable[Mapping[str, Any]], index: FeatureIndex, progress: Callable[[int], None]
+) -> FeatureIndex:
+    """Fill an index with what a pass says of each picture.
+
+    Args:
+        rows: a row per picture: ``uri``, ``variant``, ``entry`` (its name, where it could be
+            fetched), ``error``, ``busy`` (the store may give it later) and ``computed``.
+        index: without pictures.
+        progress: called with how many are done.
+
+    Raises:
+        StoreError: the store gives nothing at all.
+    """
+    computed = 0
+    busy: set[Picture] = set()
+    silence = StoreSilence()
+    for row in rows:
+        picture = picture_of(row)
+        silence.look(row["uri"], row["error"], row["busy"])
+        if row["entry"] is not None:
+            index.names[picture] = row["entry"]
+        if row["error"] is None:
+            index.entries[picture] = row["entry"]
+        else:
+            index.errors[picture] = row["error"]
+        if row["busy"]:
+            busy.add(picture)
+        computed += bool(row["computed"])
+        progress(len(index.entries) + len(index.errors))
+    return replace(index, computed=computed, busy=frozenset(busy))
 
 
 def settled(
