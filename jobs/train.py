@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.cli import add_config_arguments, config_of, job_parser, registry_of, run_job
 from nfbmr.errors import STORE_FAULTS, ConfigError, FailureBudgetError, OutputError
 from nfbmr.output_place import check_place
@@ -95,7 +95,7 @@ def _forget(uri: str) -> None:
     check_place(uri, is_file=True)
     folder, _, name = storage.absolute_uri(uri).rpartition("/")
     try:
-        storage.remove_files(folder or "/", [name])
+        store_folders.remove_files(folder or "/", [name])
     except STORE_FAULTS as error:
         raise OutputError(
             f"--json {uri} cannot be removed to make way for a new one: {type(error).__name__}: "

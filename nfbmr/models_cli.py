@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.cli import DEFAULT_WORK_DIR, registry_of
 from nfbmr.errors import RegistryError
 from nfbmr.model.calibration import Calibration
@@ -298,7 +298,7 @@ def _register(arguments: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory(prefix="nfbmr-register-") as temporary:
         folder = Path(temporary)
-        for name in storage.list_names(arguments.folder):
+        for name in store_folders.list_names(arguments.folder):
             data = storage.read(storage.join(arguments.folder, name))
             (folder / name).write_bytes(data or b"")
         fit = FinishedFit.load(folder, arguments.folder)

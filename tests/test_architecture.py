@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 FOUNDATION = {"nfbmr.errors", "nfbmr.store_faults"}
 PLUMBING = {
     "nfbmr.storage",
+    "nfbmr.store_folders",
     "nfbmr.output_place",
     "nfbmr.progress",
     "nfbmr.process_memory",
@@ -39,6 +40,7 @@ ALLOWED = {
     "nfbmr.progress": FOUNDATION,
     "nfbmr.store_faults": FOUNDATION,
     "nfbmr.storage": FOUNDATION,
+    "nfbmr.store_folders": FOUNDATION | {"nfbmr.storage"},
     "nfbmr.output_place": FOUNDATION | {"nfbmr.storage"},
     "nfbmr.published": FOUNDATION,
     "nfbmr.metrics": FOUNDATION,

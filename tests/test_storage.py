@@ -5,10 +5,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import fsspec
 import pytest
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.errors import ConfigError
 
 
@@ -22,16 +21,16 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_written_is_read_listed_and_removed(root: str) -> None:
     assert storage.read(storage.join(root, "a/one")) is None
-    assert storage.list_names(storage.join(root, "a")) == []
+    assert store_folders.list_names(storage.join(root, "a")) == []
     storage.write_atomically(storage.join(root, "a/one"), b"1")
     storage.write_atomically(storage.join(root, "a/two"), b"2")
     storage.write_atomically(storage.join(root, "a/deeper/three"), b"3")
     storage.write_atomically(storage.join(root, "a/one"), b"again")
     assert storage.read(storage.join(root, "a/one")) == b"again"
-    assert storage.list_names(storage.join(root, "a")) == ["one", "two"]
-    storage.remove_tree(storage.join(root, "a"))
-    storage.remove_tree(storage.join(root, "a"))
-    assert storage.list_names(storage.join(root, "a")) == []
+    assert store_folders.list_names(storage.join(root, "a")) == ["one", "two"]
+    store_folders.remove_tree(storage.join(root, "a"))
+    store_folders.remove_tree(storage.join(root, "a"))
+    assert store_folders.list_names(storage.join(root, "a")) == []
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
@@ -57,23 +56,6 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_folder_made_in_a_console_is_empty(s3_bucket: str) -> None:
-    """It is an object without bytes, whose key ends in a slash."""
-    store, bucket = fsspec.filesystem("s3"), s3_bucket.removeprefix("s3://")
-    for key in ("scores/2026-11/", "scores/2026-11/deeper/"):
-        store.call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
-    folder = f"{s3_bucket}/scores/2026-11"
-    assert storage.list_names(folder) == []
-    assert storage.list_folders(folder) == ["deeper"]
-    assert storage.list_folders(f"{s3_bucket}/scores") == ["2026-11"]
-    assert storage.list_names(f"{folder}/deeper") == storage.list_folders(f"{folder}/deeper") == []
-    assert storage.list_tree(folder) == {}
-    storage.write_atomically(f"{folder}/one", b"1")
-    assert storage.list_names(folder) == [*storage.list_tree(folder)] == ["one"]
-    storage.remove_tree(folder)
-    assert storage.list_tree(folder) == {}
-
-
 @pytest.mark.parametrize("protocol", ["", "file://", "s3://"])
 def test_an_address_that_is_not_utf8_is_refused_with_a_sentence(protocol: str) -> None:
     address = protocol + os.fsdecode(b"/scores/gr\xf6\xdfe")
@@ -97,7 +79,7 @@ def test_of_several_writers_of_a_new_file_one_is_first(root: str) -> None:
         first = list(pool.map(lambda i: storage.write_new(uri, bytes([i]) * 1000), range(8)))
     assert first.count(True) == 1
     assert storage.read(uri) == bytes([first.index(True)]) * 1000
-    assert storage.list_names(root) == ["plan.json"]
+    assert store_folders.list_names(root) == ["plan.json"]
 
 
 @pytest.mark.parametrize(

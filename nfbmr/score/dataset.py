@@ -34,7 +34,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.errors import OutputError
 from nfbmr.output_place import check_place
 from nfbmr.plain_columns import plain
@@ -127,7 +127,7 @@ def is_being_retried(output: str) -> bool:
     Then some rows may be others than those that the marker counts.
     """
     plan = storage.join(output, RETRY_FOLDER, PLAN_FOLDER)
-    return PLAN_JSON in storage.list_names(plan)
+    return PLAN_JSON in store_folders.list_names(plan)
 
 
 def scores_dataset(output: str) -> ds.Dataset:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nfbmr import __version__, storage
+from nfbmr import __version__, store_folders
 from nfbmr.errors import OutputError
 from nfbmr.progress import Progress
 from nfbmr.score.dataset import finished_marker, read_marker, write_marker
@@ -98,7 +98,7 @@ def _publish(plan: Plan, output: str, schema: pa.Schema, settings: RunSettings) 
     except Exception:
         # Half a merge would take the room that the next one needs.
         with suppress(OSError):
-            storage.remove_tree(folder)
+            store_folders.remove_tree(folder)
         raise
     return published_files(output)
 

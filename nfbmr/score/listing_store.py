@@ -15,7 +15,7 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.data.archives import list_slice
 from nfbmr.data.lister import Lister, SliceListing
 from nfbmr.errors import DataError
@@ -68,13 +68,15 @@ class ListingStore:
         """Drop what was kept: the plan has it all."""
         if self.folder is not None:
             with suppress(OSError):  # Another driver may still be writing there.
-                storage.remove_tree(self.folder)
+                store_folders.remove_tree(self.folder)
 
 
 def _young(folder: str) -> set[str]:
     """Names of what was listed lately: into a prefix, pictures come all the time."""
     oldest = time.time() - _KEPT_S
-    return {name for name, file in storage.list_tree(folder).items() if file.changed_at > oldest}
+    return {
+        name for name, file in store_folders.list_tree(folder).items() if file.changed_at > oldest
+    }
 
 
 def _digest(data: bytes) -> bytes:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nfbmr import __version__, storage
+from nfbmr import __version__, storage, store_folders
 from nfbmr.errors import STORE_ERRORS, OutputError
 from nfbmr.model_version import ModelVersion
 from nfbmr.plain_columns import plain
@@ -125,7 +125,7 @@ class PlanWriter:
     def discard(self) -> None:
         """Remove what was written: another driver's plan is the run's."""
         names = [file["name"] for file in self._files]
-        storage.remove_files(self.folder, [*names, _units_name(self.run_id)])
+        store_folders.remove_files(self.folder, [*names, _units_name(self.run_id)])
 
 
 def remove_other_plans(plan: Plan, output: str) -> None:
@@ -133,9 +133,9 @@ def remove_other_plans(plan: Plan, output: str) -> None:
     folder = storage.join(output, PLAN_FOLDER)
     kept = {PLAN_JSON, _units_name(plan.run_id)}
     own = _pictures_name(plan.run_id, 0).rpartition("-")[0]
-    names = [n for n in storage.list_names(folder) if n not in kept and not n.startswith(own)]
-    storage.remove_files(folder, names)
-    storage.remove_tree(storage.join(folder, LISTING_FOLDER))
+    names = [n for n in store_folders.list_names(folder) if n not in kept and not n.startswith(own)]
+    store_folders.remove_files(folder, names)
+    store_folders.remove_tree(storage.join(folder, LISTING_FOLDER))
 
 
 def save_plan(plan: Plan, ordered: pa.Table, output: str) -> None:
@@ -212,7 +212,7 @@ def _check_files(folder: str, files: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: a file is missing or of another size.
     """
-    found = {name: file.size for name, file in storage.list_tree(folder).items()}
+    found = {name: file.size for name, file in store_folders.list_tree(folder).items()}
     for file in files:
         name, size = file["name"], file["bytes"]
         if found.get(name) != size:

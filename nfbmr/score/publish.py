@@ -11,7 +11,7 @@ from pathlib import Path
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.score.dataset import data_uri
 from nfbmr.score.parts import is_part
 from nfbmr.score.units import UNITS_FOLDER
@@ -49,20 +49,20 @@ def publish(output: str, folder: str, names: Sequence[str]) -> None:
     _, target = storage.file_system(data_uri(output))
     if isinstance(fs, LocalFileSystem):
         # What a task that was killed while it wrote has left there.
-        strangers = [name for name in storage.list_tree(folder) if not is_part(name)]
-        storage.remove_files(folder, strangers)
+        strangers = [name for name in store_folders.list_tree(folder) if not is_part(name)]
+        store_folders.remove_files(folder, strangers)
         try:
             Path(path).rename(target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            storage.remove_tree(folder)
+            store_folders.remove_tree(folder)
         return
     with ThreadPoolExecutor(_COPIES, thread_name_prefix="nfbmr-publish") as pool:
         list(pool.map(lambda name: _copy(fs, f"{path}/{name}", f"{target}/{name}"), names))
     # Those of a merge with other settings; whatever else is there stays.
-    storage.remove_files(data_uri(output), sorted(set(published_files(output)) - set(names)))
-    storage.remove_tree(folder)
+    store_folders.remove_files(data_uri(output), sorted(set(published_files(output)) - set(names)))
+    store_folders.remove_tree(folder)
 
 
 def _copy(fs: AbstractFileSystem, source: str, target: str) -> None:
@@ -71,14 +71,14 @@ def _copy(fs: AbstractFileSystem, source: str, target: str) -> None:
 
 def published_files(output: str) -> list[str]:
     """Names of the data set's files below the data folder, sorted; what else lies there is none."""
-    return sorted(name for name in storage.list_tree(data_uri(output)) if is_part(name))
+    return sorted(name for name in store_folders.list_tree(data_uri(output)) if is_part(name))
 
 
 def remove_leftovers(output: str) -> None:
     """Drop the units and what cut-off merges left, once the data set has its marker."""
-    storage.remove_tree(storage.join(output, UNITS_FOLDER))
-    for name in storage.list_folders(output):
+    store_folders.remove_tree(storage.join(output, UNITS_FOLDER))
+    for name in store_folders.list_folders(output):
         if name.startswith(_MERGE_PREFIX):
-            storage.remove_tree(storage.join(output, name))
-    partial = [name for name in storage.list_names(output) if storage.is_partial(name)]
-    storage.remove_files(output, partial)
+            store_folders.remove_tree(storage.join(output, name))
+    partial = [name for name in store_folders.list_names(output) if storage.is_partial(name)]
+    store_folders.remove_files(output, partial)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.errors import OutputError
 from nfbmr.output_place import check_place
 from nfbmr.plain_columns import plain
@@ -146,11 +146,11 @@ def _tidy(output: str, retried: str) -> None:
 
     And what a retry that was killed while it replaced a file has left beside that.
     """
-    storage.remove_tree(storage.join(retried, PLAN_FOLDER, PLAN_JSON))
-    storage.remove_tree(retried)
-    names = storage.list_tree(data_uri(output))
+    store_folders.remove_tree(storage.join(retried, PLAN_FOLDER, PLAN_JSON))
+    store_folders.remove_tree(retried)
+    names = store_folders.list_tree(data_uri(output))
     partial = [name for name in names if storage.is_partial(name.rpartition("/")[2])]
-    storage.remove_files(data_uri(output), partial)
+    store_folders.remove_files(data_uri(output), partial)
 
 
 def _replace(plan: Plan, retried: str, output: str, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.data.table_columns import USUAL_COLUMNS, TableColumns
 from nfbmr.errors import DataError, OutputError
 from nfbmr.output_place import check_place
@@ -206,8 +206,8 @@ def _check_empty(output: str) -> None:
     Raises:
         OutputError: naming one.
     """
-    folders = [name for name in storage.list_folders(output) if name != PLAN_FOLDER]
-    found = [*storage.list_names(output), *(f"{name}/" for name in folders)]
+    folders = [name for name in store_folders.list_folders(output) if name != PLAN_FOLDER]
+    found = [*store_folders.list_names(output), *(f"{name}/" for name in folders)]
     if found:
         raise OutputError(
             f"The output {output} holds files but no plan of a scoring run ({found[0]}, "

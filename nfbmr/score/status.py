@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.errors import OutputError
 from nfbmr.output_place import check_place
 from nfbmr.score.dataset import finished_marker, is_being_retried, read_marker
@@ -74,7 +74,7 @@ def run_status(output: str) -> RunStatus:
     check_place(output)
     output = storage.absolute_uri(output)
     plan = load_plan(output)
-    if plan is None and PLAN_FOLDER in storage.list_folders(output):
+    if plan is None and PLAN_FOLDER in store_folders.list_folders(output):
         raise OutputError(
             f"The run at {output} is not planned yet: its sources are being listed, or the command "
             "was cut off while it listed them. The same command goes on with that."

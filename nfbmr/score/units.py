@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.errors import OutputError
 from nfbmr.plain_columns import plain
 from nfbmr.score.schema import ERROR
@@ -88,7 +88,7 @@ def _damage(uri: str) -> Iterator[None]:
 
 def finished_units(output: str) -> set[str]:
     """Names of the units that are committed."""
-    names = storage.list_names(storage.join(output, UNITS_FOLDER))
+    names = store_folders.list_names(storage.join(output, UNITS_FOLDER))
     return {name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
 
 

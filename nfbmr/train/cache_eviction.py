@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.train.feature_cache import SUFFIX
 
 _USES = "last_used.json.gz"
@@ -52,14 +52,14 @@ def evict(root: str, backbone_key: str, needed: Collection[str], limit_gib: floa
         limit_gib: 0 for no limit.
     """
     now = time.time()
-    files = storage.list_tree(root)
+    files = store_folders.list_tree(root)
     # Writers that were killed leave these on a local disk.
     abandoned = [
         name
         for name, file in files.items()
         if name.endswith(".partial") and now - file.changed_at > _ABANDONED_S
     ]
-    storage.remove_files(root, abandoned)
+    store_folders.remove_files(root, abandoned)
     sizes = {name: file.size for name, file in files.items() if name.endswith(SUFFIX)}
     wanted = {f"{backbone_key}/{entry[:2]}/{entry}{SUFFIX}" for entry in needed}
     used_at = _uses(root)
@@ -75,7 +75,7 @@ def evict(root: str, backbone_key: str, needed: Collection[str], limit_gib: floa
                 break
             removed.append(name)
             total -= sizes[name]
-    storage.remove_files(root, removed)
+    store_folders.remove_files(root, removed)
     kept = sizes.keys() - set(removed)
     _write_uses(root, {name: used for name, used in used_at.items() if name in kept})
     needed_bytes = sum(sizes[name] for name in wanted & sizes.keys())

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.errors import FeaturesError
 
 SUFFIX = ".features"
@@ -63,7 +63,7 @@ class FeatureCache:
 
     def names(self) -> NDArray[np.bytes_]:
         """Names of all entries, sorted, by one listing: what they hold is checked by reading."""
-        files = storage.list_tree(self.root)
+        files = store_folders.list_tree(self.root)
         found = [f.rpartition("/")[2].removesuffix(SUFFIX) for f in files if f.endswith(SUFFIX)]
         return np.array(sorted(found), dtype=np.bytes_)
 

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.errors import STORE_FAULTS, StoreError
 from nfbmr.progress import Progress
 
@@ -78,23 +78,23 @@ class Night:
 
     def results(self) -> dict[str, dict[str, Any]]:
         """The rows of all categories that are finished, by ``<fit>``."""
-        names = [n for n in storage.list_names(self.folder) if n.endswith(_RESULT)]
+        names = [n for n in store_folders.list_names(self.folder) if n.endswith(_RESULT)]
         rows = {name.removesuffix(_RESULT): self._read(name) for name in names}
         return {fit: row for fit, row in rows.items() if row is not None}
 
     def forget_results(self) -> None:
         """No category is finished any more."""
-        names = [n for n in storage.list_names(self.folder) if n.endswith(_RESULT)]
-        storage.remove_files(self.folder, names)
+        names = [n for n in store_folders.list_names(self.folder) if n.endswith(_RESULT)]
+        store_folders.remove_files(self.folder, names)
 
     def note_result(self, fit: str, row: dict[str, Any]) -> None:
         """Remember that a category is finished, and drop what only unfinished ones need."""
         self._write(fit + _RESULT, row)
         fitted = self.fitted(fit)
         if fitted is not None:
-            storage.remove_tree(storage.join(self.runs, fitted["run"]))
-            storage.remove_tree(storage.join(self.folder, fit + _FITTED))
-        storage.remove_tree(self.states(fit))
+            store_folders.remove_tree(storage.join(self.runs, fitted["run"]))
+            store_folders.remove_tree(storage.join(self.folder, fit + _FITTED))
+        store_folders.remove_tree(self.states(fit))
 
     def fitted(self, fit: str) -> dict[str, Any] | None:
         """Where a finished detector waits for its registration; None where there is none."""
@@ -112,7 +112,7 @@ class Night:
 
     def forget_fitted(self, fit: str) -> None:
         """The finished detector cannot be used: the category has to be fitted again."""
-        storage.remove_tree(storage.join(self.folder, fit + _FITTED))
+        store_folders.remove_tree(storage.join(self.folder, fit + _FITTED))
 
     def forget_others(self, fits: Mapping[str, str], spared: Collection[str]) -> None:
         """Drop what was kept of fits that the command does not have any more.
@@ -129,17 +129,17 @@ class Night:
         def is_gone(fit: str) -> bool:
             return fit not in kept and fit.rpartition(".")[0] not in whole
 
-        for name in storage.list_folders(self.folder):
+        for name in store_folders.list_folders(self.folder):
             if name != _RUNS and is_gone(name):
-                storage.remove_tree(self.states(name))
-        for name in storage.list_names(self.folder):
+                store_folders.remove_tree(self.states(name))
+        for name in store_folders.list_names(self.folder):
             fit = name.removesuffix(_RESULT).removesuffix(_FITTED)
             if fit == name or not is_gone(fit):
                 continue
             fitted = self._read(name) if name.endswith(_FITTED) else None
             if fitted is not None and "run" in fitted:
-                storage.remove_tree(storage.join(self.runs, str(fitted["run"])))
-            storage.remove_files(self.folder, [name])
+                store_folders.remove_tree(storage.join(self.runs, str(fitted["run"])))
+            store_folders.remove_files(self.folder, [name])
 
     def keep_waiting(self, categories: frozenset[str]) -> None:
         """The night was cut: the same command goes on with these categories first."""
@@ -148,7 +148,7 @@ class Night:
 
     def close(self) -> None:
         """The night has nothing left to do."""
-        storage.remove_tree(self.folder)
+        store_folders.remove_tree(self.folder)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         """A file of the night; a damaged one is as good as none: its category is fitted again."""
@@ -203,17 +203,17 @@ def open_night(root: str, key: str, progress: Progress, resume_hours: float = ma
         return night
     if storage.read(storage.join(folder, _NIGHT)) is not None:
         progress.say(f"{folder}/{_NIGHT} is damaged: the night begins anew")
-        storage.remove_tree(folder)
+        store_folders.remove_tree(folder)
     night = Night(folder, now, frozenset(), is_resumed=False)
     night.keep_waiting(frozenset())
     return night
 
 
 def _remove_forgotten(root: str, key: str, now: float) -> None:
-    for name in storage.list_folders(root):
+    for name in store_folders.list_folders(root):
         begun = None if name == key else _begun(storage.join(root, name, _NIGHT))
         if begun is not None and now - begun.used_at > _KEPT_DAYS * _DAY_S:
-            storage.remove_tree(storage.join(root, name))
+            store_folders.remove_tree(storage.join(root, name))
 
 
 @dataclass(frozen=True)

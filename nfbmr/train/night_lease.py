@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.errors import STORE_FAULTS, OutputError, StoreError
 from nfbmr.progress import Progress
 
@@ -69,7 +69,7 @@ def held(uri: str, what: str, progress: Progress) -> Iterator[Lease]:
         with suppress(*STORE_FAULTS, StoreError):  # Left behind, it holds nothing for long.
             if _holder(uri).get("id") == lease["id"]:
                 folder, _, name = uri.rpartition("/")
-                storage.remove_files(folder, [name])
+                store_folders.remove_files(folder, [name])
 
 
 def _take(uri: str, lease: dict[str, Any], what: str, progress: Progress) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.errors import STORE_FAULTS, RegistryError, RegistryUnavailableError, StoreError
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import BY_GATE, Registry, detector_hash
@@ -53,7 +53,7 @@ def register(
             ) from None
         # An earlier attempt may have kept it. That it stays where a store fails harms nobody.
         with suppress(*STORE_FAULTS, StoreError):
-            storage.remove_tree(_kept_folder(fit, keep_in))
+            store_folders.remove_tree(_kept_folder(fit, keep_in))
         return registered
 
 

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from ray.cluster_utils import Cluster
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.config import load_config
 from nfbmr.model.backbone import create_backbone
 from nfbmr.model.backbone_settings import BackboneSettings
@@ -227,7 +227,7 @@ def rows_of(output: str) -> Rows:
     members = table.column("member").to_pylist()
     assert len(set(members)) == len(members), "a picture has two rows"
     assert len(set(table.column("image_uri").to_pylist())) == len(members)
-    assert storage.list_names(storage.join(output, UNITS_FOLDER)) == []
+    assert store_folders.list_names(storage.join(output, UNITS_FOLDER)) == []
     return {str(row["member"]): row for row in _without(table, _ONCE).to_pylist()}
 
 

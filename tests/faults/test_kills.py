@@ -19,7 +19,7 @@ import pytest
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 from ray.cluster_utils import Cluster
 
-from nfbmr import storage
+from nfbmr import store_folders
 from nfbmr.score.dataset import read_marker, read_scores
 from nfbmr.score.plan_files import load_plan
 from nfbmr.score.units import finished_units, read_unit
@@ -174,7 +174,7 @@ def test_while_publishing_in_an_object_store(
     assert seen.count >= POINTS
     marked = 0
     for event in sorted(random.Random(4).sample(range(seen.count), POINTS_IN_A_STORE)):
-        storage.remove_tree(output)
+        store_folders.remove_tree(output)
         store.invalidate_cache()
         store.copy(scored, output, recursive=True)
         Strike(output, event).kill(proxy, Driver(cluster.address, environment), argv)
@@ -183,7 +183,7 @@ def test_while_publishing_in_an_object_store(
         outcome = driver.run(argv)
         assert outcome.code == 0, outcome.said
         assert_same(rows_of(output), undisturbed)
-        left = {*storage.list_names(output), *storage.list_folders(output)}
+        left = {*store_folders.list_names(output), *store_folders.list_folders(output)}
         assert left <= {"_plan", "_SUCCESS", "_summary.json", "data"}
     assert 0 < marked < POINTS_IN_A_STORE
 

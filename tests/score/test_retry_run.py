@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.progress import Progress
 from nfbmr.score import retry
 from nfbmr.score.dataset import read_marker, read_scores
@@ -36,7 +36,7 @@ def cut_off_while_tidying(patch: pytest.MonkeyPatch, *, whole: bool) -> None:
             real(output, retried)
             return
         if not whole:
-            storage.remove_tree(storage.join(retried, PLAN_FOLDER, PLAN_JSON))
+            store_folders.remove_tree(storage.join(retried, PLAN_FOLDER, PLAN_JSON))
         raise CutOffError
 
     patch.setattr(retry, "_tidy", tidy)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import fsspec
 import pytest
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.data.tree_listing import files_below
 
 pytestmark = pytest.mark.integration
@@ -17,7 +17,9 @@ def test_the_object_store_keeps_lists_and_reads_ranges(swift_bucket: str) -> Non
     names = [f"{swift_bucket}/pictures/{i:03d}.jpg" for i in range(20)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda name: storage.write_atomically(name, name.encode() * 100), names))
-    assert storage.list_names(f"{swift_bucket}/pictures") == [n.rpartition("/")[2] for n in names]
+    assert store_folders.list_names(f"{swift_bucket}/pictures") == [
+        n.rpartition("/")[2] for n in names
+    ]
     below = files_below(store, f"{swift_bucket[5:]}/pictures", after=names[11][5:])
     assert [f"s3://{info['name']}" for info in below] == names[12:]
     whole = names[7].encode() * 100
@@ -26,8 +28,8 @@ def test_the_object_store_keeps_lists_and_reads_ranges(swift_bucket: str) -> Non
         for piece in range(3):
             file.write(bytes([piece]) * 2**22)
     assert store.info(f"{swift_bucket}/large")["size"] == 3 * 2**22
-    storage.remove_tree(f"{swift_bucket}/pictures")
-    assert storage.list_names(f"{swift_bucket}/pictures") == []
+    store_folders.remove_tree(f"{swift_bucket}/pictures")
+    assert store_folders.list_names(f"{swift_bucket}/pictures") == []
 
 
 def test_the_database_asks_for_its_password_and_each_test_has_its_own(postgres_uri: str) -> None:

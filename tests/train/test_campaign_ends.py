@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.data.layouts import discover
 from nfbmr.errors import DataError, OutputError, StallError
 from nfbmr.registry import Registry, default_uri
@@ -106,7 +106,7 @@ def test_time_that_is_over_between_groups_leaves_the_rest_for_the_same_command(
     assert (reached.pop(), reached) == (first.category, [])
     outcomes(CampaignOptions())
     assert reached == [second.category, first.category]
-    assert not storage.list_folders(str(tmp_path / "checkpoints" / "nights")), "it is closed"
+    assert not store_folders.list_folders(str(tmp_path / "checkpoints" / "nights")), "it is closed"
 
 
 @pytest.mark.integration

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.config import load_config
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
@@ -94,7 +94,7 @@ def test_a_detector_that_waits_is_found_whatever_its_category_is_called(
     rows = {row.category: row for row in fit_and_register(campaign, {})}
     assert begun == ["other"]
     assert "The finished detector of" in rows[category].decision
-    assert storage.list_folders(campaign.paths.unregistered)[0].startswith(category)
+    assert store_folders.list_folders(campaign.paths.unregistered)[0].startswith(category)
 
 
 def test_finished_categories_show_when(begun: list[str], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry, default_uri
 from nfbmr.train import campaign_features, category_finish
@@ -117,6 +117,6 @@ def test_a_detector_that_is_fitted_is_registered_later_without_a_new_fit(
     assert (result.outcome, result.version) == ("registered", "1")
     assert [line for line in told.lines if "0 of 1 categories are finished, 1 more are" in line]
     assert not [line for line in told.lines if "epoch" in line]
-    assert not storage.list_folders(storage.join(paths.checkpoints, "nights"))
+    assert not store_folders.list_folders(storage.join(paths.checkpoints, "nights"))
     again = Registry(default_uri(str(tmp_path))).load(category)
     assert again.threshold == pytest.approx(threshold)

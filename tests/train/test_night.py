@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nfbmr import storage
+from nfbmr import storage, store_folders
 from nfbmr.progress import Progress
 from nfbmr.train.night import open_night
 
@@ -40,7 +40,7 @@ def test_the_same_command_goes_on_until_the_night_is_closed(root: str) -> None:
     again.note_result(fit, {"version": "7"})
     assert open_night(root, "command", QUIET).result(fit) == {"version": "7"}
     assert open_night(root, "command", QUIET).result(again.fit_name("bottle", "other")) is None
-    left = storage.list_tree(again.folder)
+    left = store_folders.list_tree(again.folder)
     assert set(left) == {"night.json", f"{fit}.result.json"}, "states and runs are removed"
 
     assert not open_night(root, "another command", QUIET).is_resumed
@@ -70,7 +70,7 @@ def test_what_is_left_of_fits_that_are_gone_is_removed(root: str) -> None:
         night.note_fitted(fit, f"run-{fit}", storage.join(night.runs, f"run-{fit}"))
     night.note_result(done, {"version": "7"})
     night.forget_others({"bottle.2": kept}, {"cable"})
-    assert set(storage.list_tree(night.folder)) == {
+    assert set(store_folders.list_tree(night.folder)) == {
         "night.json",
         *(f"{fit}.fitted.json" for fit in (kept, spared)),
         *(f"{fit}/fit.safetensors" for fit in (kept, spared)),
@@ -117,7 +117,7 @@ def test_a_night_is_over_some_time_after_it_began(
     assert not new.is_resumed
     assert new.started_at == now + 20.1 * 3600
     assert new.results() == {}
-    assert storage.list_names(new.states(unfinished)) == ["fit.safetensors"]
+    assert store_folders.list_names(new.states(unfinished)) == ["fit.safetensors"]
     assert new.fitted(fitted) is not None
     assert new.waited_for == {"cable"}
     assert open_night(root, "command", QUIET, 20).is_resumed
@@ -136,10 +136,10 @@ def test_a_night_that_nobody_goes_on_with_is_removed_after_two_weeks(
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 13 * 86400)
     open_night(root, "yesterday's", QUIET)
-    assert storage.list_folders(root) == ["abandoned", "yesterday's"]
+    assert store_folders.list_folders(root) == ["abandoned", "yesterday's"]
     monkeypatch.setattr(time, "time", lambda: now + 15 * 86400)
     open_night(root, "today's", QUIET)
-    assert storage.list_folders(root) == ["today's", "yesterday's"]
+    assert store_folders.list_folders(root) == ["today's", "yesterday's"]
 
 
 def test_a_night_that_is_gone_on_with_every_day_is_kept(
@@ -151,7 +151,7 @@ def test_a_night_that_is_gone_on_with_every_day_is_kept(
         monkeypatch.setattr(time, "time", lambda day=day: now + day * 86400)
         assert open_night(root, "long", QUIET, 20 * 24).started_at == began
     open_night(root, "another", QUIET)
-    assert storage.list_folders(root) == ["another", "long"]
+    assert store_folders.list_folders(root) == ["another", "long"]
 
 
 def test_damaged_files_of_a_night_are_as_good_as_none(root: str) -> None:
