@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from nfbmr.errors import StoreError
-from nfbmr.score.dataset import read_marker
+from nfbmr.score.dataset import read_marker, read_scores
 from nfbmr.score.units import finished_units
+from nfbmr.settings import OutputSettings, RunSettings
+from nfbmr.store_faults import store_sentences
 from tests.faults.conftest import Plant, Rows, assert_same, rows_of
 from tests.faults.driver import Driver
-
-# Minutes each: make test-slow.
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+from tests.score.committed_run import committed, finished
 
 
 @pytest.fixture
@@ -32,6 +32,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+# Minutes each: make test-slow.
+@pytest.mark.integration
+@pytest.mark.slow
 @pytest.mark.parametrize("room_kib", [40, 150], ids=["in the middle", "nearly at the end"])
 def test_a_full_disk_ends_the_run_and_loses_nothing(
     room_kib: int,
@@ -57,3 +60,30 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
     assert again.code == 0, again.said
     assert f"{done} of 16 units were finished before" in again.said
     assert_same(rows_of(output), undisturbed)
+
+
+@pytest.mark.parametrize("files", [1, 4])
+def test_a_disk_that_is_full_while_units_are_merged_loses_none(
+    files: int, small_disk: Path
+) -> None:
+    """The merged files take the room of the units a second time."""
+    output, pictures = str(small_disk / "scores"), 600
+    plan, schema = committed(output, [pictures], unit_size=20)
+    settings = RunSettings(output=OutputSettings(rows_per_file=pictures // files))
+    _fill(small_disk / "ballast", but_kib=12)
+    said = r"No space left on device.* run the same command again"
+    with pytest.raises(StoreError, match=said), store_sentences("Scoring"):
+        finished(output, plan, schema, settings)
+    assert read_marker(output) is None
+    assert not (small_disk / "scores" / "data").exists()
+    assert len(finished_units(output)) == len(plan.units)
+    (small_disk / "ballast").unlink()
+    assert finished(output, plan, schema, settings).pictures == pictures
+    names = read_scores(output).column("image_uri").to_pylist()
+    assert len(names) == len(set(names)) == pictures
+
+
+def _fill(ballast: Path, but_kib: int) -> None:
+    """Write a file that leaves no more than so much room beside it."""
+    room = os.statvfs(ballast.parent)
+    ballast.write_bytes(bytes(max(0, room.f_bavail * room.f_frsize - but_kib * 2**10)))

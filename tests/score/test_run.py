@@ -1,7 +1,10 @@
 """Scoring on a real local Ray: rows out = pictures in, and the same again after interruptions."""
 
 import csv
+import io
+import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -20,6 +23,7 @@ from nfbmr.score.run import ScoringRequest, score
 from nfbmr.score.single import score_pictures
 from nfbmr.score.summary import ScoringSummary
 from nfbmr.score.units import finished_units, read_unit, write_unit
+from nfbmr.settings import DriftSettings
 from tests.conftest import Trained
 
 QUIET = Progress(quiet=True)
@@ -214,6 +218,32 @@ def test_prefixes_and_object_stores_too_and_categories_without_a_model_are_rows(
     before = {row["member"]: row["score"] for row in undisturbed.to_pylist()}
     for member in members:
         assert rows[member.name]["score"] == pytest.approx(before[member.name], rel=0.02)
+
+
+@pytest.mark.integration
+def test_pictures_under_another_lamp_are_said_to_drift_and_others_are_not(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """Normal pictures that no fit has seen, as they are and at a third of the light."""
+    for name in ("as they are", "darker"):
+        for picture in Path(trained.factory.root).glob("*/test/good/*"):
+            target = tmp_path / name / picture.parts[-4] / picture.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image = Image.open(picture)
+            (image if name == "as they are" else image.point(lambda v: v // 3)).save(target)
+    settings = replace(trained.config.run, drift=DriftSettings(max_ks=0.5, min_pictures=10))
+    warnings = {}
+    for name in ("as they are", "darker"):
+        request = ScoringRequest((str(tmp_path / name),), str(tmp_path / f"scores, {name}"))
+        said = io.StringIO()
+        summary = score(request, trained.registry, settings, Progress(said))
+        written = json.loads((Path(summary.output) / "_summary.json").read_text())
+        assert written["drift"] == summary.drift
+        assert all(f"warning: {warning}" in said.getvalue() for warning in summary.warnings())
+        warnings[name] = summary.warnings()
+    assert warnings["as they are"] == []
+    assert len(warnings["darker"]) == trained.settings.categories
+    assert all("drifts: KS statistic" in warning for warning in warnings["darker"])
 
 
 def test_missing_sources_and_wrong_weights_end_before_any_work(
