@@ -22,6 +22,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from nfbmr.data.tiff_directory import check_directory
 from nfbmr.errors import DecodeError
 
 _TRANSPOSITIONS = {
@@ -67,7 +68,8 @@ class DecodeLimits:
         max_cpu_s: of the thread that decodes, so that a busy machine refuses no picture that an
             idle one takes. Looked at whenever the decoder asks for more bytes. A progressive JPEG
             of a megabyte could otherwise keep a core busy for an hour, by thousands of scans over
-            millions of pixels.
+            millions of pixels. Of its header, no more than 5 s: a decoder keeps what it reads
+            there, and millions of empty blocks would fill the memory.
     """
 
     max_bytes: int = 256 * 2**20
@@ -82,11 +84,18 @@ _BYTES_PER_READ_OF_SCANS = 4096
 """Of a progressive JPEG: 4 KiB hold at most some hundred scans, each of which passes all pixels."""
 
 
+_HEADER_CPU_S = 5.0
+
+
 class _TimedBytes(io.BytesIO):
     """Encoded bytes that a decoder may read for so long."""
 
     def __init__(self, data: bytes, max_cpu_s: float) -> None:
         super().__init__(data)
+        self.allow(max_cpu_s)
+
+    def allow(self, max_cpu_s: float) -> None:
+        """From now on, so many CPU seconds of this thread."""
         self._max_cpu_s = max_cpu_s
         self._ends_at = time.thread_time() + max_cpu_s
 
@@ -137,8 +146,12 @@ def _open(data: bytes, limits: DecodeLimits) -> ImageFile.ImageFile:
             "too_large",
         )
     factory = _factory(data)
+    if factory is TiffImagePlugin.TiffImageFile:
+        check_directory(data)
+    stream = _TimedBytes(data, min(limits.max_cpu_s, _HEADER_CPU_S))
     try:
-        image = factory(_TimedBytes(data, limits.max_cpu_s))
+        image = factory(stream)
+        stream.allow(limits.max_cpu_s)
         if image.info.get("progressive"):
             image.decodermaxblock = _BYTES_PER_READ_OF_SCANS
     except DecodeError:

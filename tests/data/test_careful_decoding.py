@@ -1,10 +1,13 @@
 """Decoding in a child process gives the same, and costs one picture where it is killed."""
 
+import io
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from nfbmr.data.careful_decoding import CarefulDecoder
 from nfbmr.data.decoding import decode_and_resize
@@ -25,6 +28,8 @@ def crash(data, *others):
         os.kill(os.getpid(), signal.SIGKILL)
     if data == b"never ends":
         signal.pause()
+    if data == b"takes a gigabyte":
+        bytearray(2**30)
     print("a decoder that prints")
     return real(data, *others)
 
@@ -70,6 +75,24 @@ def test_a_picture_that_kills_the_child_costs_no_other(careful: CarefulDecoder) 
     with pytest.raises(DecodeError) as caught:
         careful.decode_and_resize(b"x" * 100, 16, "box", DecodeLimits(max_bytes=10))
     assert caught.value.kind == "too_large"
+
+
+def test_a_child_has_memory_for_the_largest_picture_and_no_more(careful: CarefulDecoder) -> None:
+    """Where one process too large makes the kernel end a whole container."""
+    most = DecodeLimits(max_bytes=2**20, max_pixels=2**20)
+    for _ in range(2):
+        with pytest.raises(DecodeError, match="takes too much memory") as caught:
+            careful.decode_and_resize(b"takes a gigabyte", 16, "box", most)
+        assert caught.value.kind == "too_large"
+        floats = encoded(Image.new("F", (1024, 1024)), "TIFF")
+        more = replace(most, max_bytes=len(floats))
+        assert careful.decode_and_resize(floats, 16, "box", more).height == 1024
+
+
+def encoded(image: Image.Image, form: str) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form)
+    return stream.getvalue()
 
 
 def test_a_child_that_does_not_answer_is_ended() -> None:

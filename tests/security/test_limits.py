@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from nfbmr.data import picture_file
 from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import read_entry
 from nfbmr.data.decoding import decode_mask, decode_rgb
@@ -53,6 +54,18 @@ def test_a_small_file_that_would_take_for_ever_is_stopped() -> None:
         decode_rgb(large, limits)
     assert caught.value.kind == "too_slow"
     assert time.thread_time() - started < 25 * taken_s  # undisturbed: 50 times
+
+
+def test_a_header_has_less_time_than_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder keeps an object of every block of it, however empty."""
+    monkeypatch.setattr(picture_file, "_HEADER_CPU_S", 0.05)
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "JPEG")
+    jpeg = buffer.getvalue()
+    with pytest.raises(DecodeError, match=r"more than the limit of 0\.05 s") as caught:
+        decode_rgb(jpeg[:2] + b"\xff\xe7\0\2" * 500_000 + jpeg[2:])
+    assert caught.value.kind == "too_slow"
+    assert (decode_rgb(jpeg[:2] + b"\xff\xe7\0\2" * 10 + jpeg[2:]) == 0).all()
 
 
 def test_time_limits_masks_too() -> None:
