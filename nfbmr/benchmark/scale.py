@@ -84,7 +84,8 @@ class Cluster:
         network_bytes_per_s: of a GPU's node.
         store_gets_per_s: that the bucket answers.
         store_puts_per_s: likewise.
-        driver_bytes: memory that the driver may use.
+        driver_bytes: memory that the driver may use: half of the head that the manifests describe,
+            since Ray's own processes and a night with its controllers are there too.
         unit_size: pictures per unit.
         rows_per_file: of the finished data set.
         bytes_per_file: likewise; whichever is reached first.
@@ -96,7 +97,7 @@ class Cluster:
     network_bytes_per_s: float = 1.25e9
     store_gets_per_s: float = 5500.0
     store_puts_per_s: float = 3500.0
-    driver_bytes: float = 32 * 2**30
+    driver_bytes: float = 16 * 2**30
     unit_size: int = 64
     rows_per_file: int = 1_000_000
     bytes_per_file: float = 512 * 2**20

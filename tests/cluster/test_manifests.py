@@ -1,6 +1,7 @@
 """Every manifest fits the schemas of Kubernetes and of KubeRay; a typo does not."""
 
 import copy
+import json
 import re
 import shlex
 import string
@@ -19,6 +20,7 @@ from tests.cluster.submit_script import load_script
 ROOT = CLUSTER.parent
 SUBMIT = load_script()
 LOCK = (ROOT / "requirements.lock").read_text()
+README = (CLUSTER / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", manifests.file_names())
@@ -87,6 +89,29 @@ def test_images_are_those_that_the_kustomization_tags_with_our_version() -> None
         assert (ROOT / "cluster" / f"requirements-{variant}.lock").exists(), image
     for image in used - set(tagged):
         assert re.fullmatch(r"[a-z/]+:\d[\w.-]*", image), f"{image} is not pinned to a version"
+
+
+def test_pods_with_our_image_can_log_in_where_it_lies() -> None:
+    """With the secret that the walk-through makes; a pod without it pulls without a log-in."""
+    secret = re.search(r"create secret generic (\S+) --type=kubernetes.io/docker", README)
+    assert secret is not None
+    for spec in pod_specs():
+        ours = any(c["image"].startswith("nfbmr") for c in spec["containers"])
+        assert spec.get("imagePullSecrets", []) == ([{"name": secret[1]}] if ours else [])
+
+
+def test_the_upgrade_of_the_registry_replaces_a_command_that_is_there() -> None:
+    patch = re.search(r"patch deployment/(\S+) --type=json --patch='([^']+)'", README)
+    assert patch is not None
+    (change,) = json.loads(patch[2])
+    found: Any = one("Deployment", patch[1])
+    for step in change["path"].strip("/").split("/"):
+        found = found[int(step) if step.isdigit() else step]
+    assert found == ["mlflow", "server"]
+    variable = re.search(r"db upgrade \"\$(\w+)\"", change["value"][-1])
+    (container,) = one("Deployment", patch[1])["spec"]["template"]["spec"]["containers"]
+    assert variable is not None
+    assert variable[1] in {entry["name"] for entry in container["env"]}
 
 
 def test_a_job_on_a_cluster_that_it_did_not_make_is_not_repeated_by_kuberay() -> None:
