@@ -32,25 +32,19 @@ from operator import itemgetter
 import pyarrow as pa
 import ray
 
-from nfbmr.errors import OutputError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.resources import FETCH_CPUS, actor_pool, cluster_gpus, decode_threads, ray_data_session
 from nfbmr.score.decode import Decoder
 from nfbmr.score.fetch import Fetcher
-from nfbmr.score.picture_reader import gives_any
 from nfbmr.score.plan import Plan, PlannedPicture
-from nfbmr.score.plan_files import unit_pictures
 from nfbmr.score.planned_units import UNITS_PER_WAVE, PlannedUnit, Units
 from nfbmr.score.scorer import Scorer
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.store_watch import StoreWatch
-from nfbmr.score.units import read_unit
+from nfbmr.score.witnesses import Witnesses
 from nfbmr.settings import IN_TASKS, RunSettings
 from nfbmr.watchdog import finished_rows_of
-
-_UNITS_ASKED = 256
-"""Of finished units, at most, until one is found with a picture that could be read."""
 
 
 def score_units(
@@ -90,8 +84,8 @@ def score_units(
     """
     work = WorkDone()
     left = left.one_of_each_category_first()
-    by_name = _PicturesByUnit(plan, output)
-    watch = _watch(plan, left, by_name, finished)
+    witnesses = Witnesses(plan, output)
+    watch = _watch(plan, left, witnesses, finished)
     bars = progress.on_terminal
     with (
         ray_data_session("scoring", bars),
@@ -108,7 +102,7 @@ def score_units(
                 weights=weights,
                 last_try=last_try,
                 holds_gone=holds_gone,
-                witness=by_name.of(watch.witness) if last_try and watch.witness else (),
+                witness=witnesses.of(watch.witness) if last_try and watch.witness else (),
             )
             rows = finished_rows_of(
                 start,
@@ -139,55 +133,13 @@ def _say_difference(work: WorkDone, progress: Progress) -> None:
         )
 
 
-class _PicturesByUnit:
-    """Looks up the pictures of units by their names: of those that tell whether a store works.
-
-    Args:
-        plan: of the run.
-        output: of the run.
-    """
-
-    def __init__(self, plan: Plan, output: str) -> None:
-        self._plan = plan
-        self._output = output
-
-    def of(self, unit: str) -> list[PlannedPicture]:
-        """The pictures of a unit."""
-        found = self._plan.units.named([unit])
-        return unit_pictures(self._output, self._plan.run_id, found[0]) if len(found) else []
-
-    def readable(self, units: Collection[str]) -> str | None:
-        """One of some finished units with a picture that could be read; None if none is known."""
-        for name in self._asked(units):
-            try:
-                hashes = read_unit(self._output, name).column("content_hash")
-            except OutputError:  # Another driver of the run has just finished it; or it is damaged.
-                continue
-            if hashes.null_count < len(hashes):
-                return name
-        return None
-
-    def _asked(self, finished: Collection[str]) -> list[str]:
-        """Finished units to look for a readable picture in, of which the first should have one.
-
-        The first unit of every category, since whole categories may be denied; then some at random,
-        which their names are. What has no model was not read at all.
-        """
-        tried = self._plan.units.named(finished).of_categories(self._plan.models)
-        firsts = tried.one_of_each_category_first()[: _UNITS_ASKED // 2]
-        names = [unit.name for unit in firsts]
-        names += sorted(set(tried.table.column("name").to_pylist()) - set(names))
-        return names[:_UNITS_ASKED]
-
-
-def _watch(
-    plan: Plan, left: Units, by_name: _PicturesByUnit, finished: Collection[str]
-) -> StoreWatch:
+def _watch(plan: Plan, left: Units, witnesses: Witnesses, finished: Collection[str]) -> StoreWatch:
     return StoreWatch(
         any_read=len(left) < len(plan.units),
         categories=len(left.pictures_by_category()),
-        works=lambda unit: gives_any(by_name.of(unit)),
-        witness=by_name.readable(finished),
+        works=witnesses.answers,
+        witness=witnesses.known(finished),
+        find=witnesses.find,
     )
 
 

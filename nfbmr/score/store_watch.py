@@ -3,7 +3,9 @@
 A unit with such pictures is held back at first: it is not committed, and comes again when all
 others are done. What is refused then as well becomes an error row. A store that gives nothing at
 all ends the run instead, with nothing lost: better than a million error rows by morning. Whether it
-is the store or the picture is told by asking for another one that could be read before.
+is the store or the picture is told by asking for another one that could be read before; where there
+is none, because the first pictures of an archive are those that it refuses, by asking for some from
+all over the run.
 """
 
 from __future__ import annotations
@@ -86,12 +88,14 @@ class StoreWatch:
         any_read: whether pictures could be read in an earlier session of the run.
         categories: whose units come first, one of each: some of them may be denied.
         works: looks whether the store still gives the pictures of a unit that could be read, by
-            the unit's name. Without it, silence is the store's.
+            the unit's name.
         witness: such a unit of an earlier session.
+        find: looks for another one where none is known, among all that the run is to read; None if
+            the store gives none.
 
     Attributes:
         held: names of the units that come once more.
-        witness: the last unit of which a picture could be read.
+        witness: the last unit of which a picture could be read, or what was found in its place.
     """
 
     def __init__(
@@ -100,10 +104,12 @@ class StoreWatch:
         categories: int = 1,
         works: Callable[[str], bool] = lambda _: False,
         witness: str | None = None,
+        find: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._any_read = any_read
         self._refused_before_stop = max(UNITS_BEFORE_STOP, categories + 1)
         self._works = works
+        self._find = find
         self._silent = self._refused = 0
         self._reason = ""
         self.held: set[str] = set()
@@ -129,18 +135,27 @@ class StoreWatch:
             self._refused = self._silent = 0
         if self._silent >= UNITS_BEFORE_STOP or self._refused >= self._refused_before_stop:
             # One archive on a bad place of a disk must not keep all others waiting for ever.
-            if self.witness is None or not self._works(self.witness):
+            if not self._store_works():
                 self._stop()
             self._refused = self._silent = 0
 
     def check_any_read(self) -> None:
-        """Before the last try: somewhere something must have been readable.
+        """Before the last try: somewhere something must be readable.
 
         Raises:
-            StoreError: it was not.
+            StoreError: it is not.
         """
-        if self.held and not self._any_read:
+        if not self.held or self.witness is not None:
+            return
+        if not self._store_works() and not self._any_read:
             self._stop()
+
+    def _store_works(self) -> bool:
+        if self.witness is not None:
+            return self._works(self.witness)
+        # What comes first may be what the store does not give: that says nothing of the rest.
+        self.witness = self._find()
+        return self.witness is not None
 
     def _stop(self) -> None:
         raise StoreError(_sentence("The last units have", self._reason))

@@ -61,6 +61,19 @@ def test_another_picture_is_an_answer_and_silence_and_absence_are_none(
     assert len(set(asked)) <= 4
 
 
+def test_a_unit_whose_first_pictures_are_refused_answers_with_its_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(entry: ArchiveEntry) -> bytes:
+        if int(entry.member.removesuffix(".png")) < 6:
+            raise failing(s3_error("AccessDenied", 403))
+        return b"x"
+
+    monkeypatch.setattr(picture_reader, "read_entry", read)
+    assert gives_any(PICTURES)
+    assert not gives_any(PICTURES[:6])
+
+
 def parquet(path: Path) -> None:
     table = pa.table({"name": list(MEMBERS), "image": list(MEMBERS.values())})
     pq.write_table(table, path, row_group_size=1)

@@ -166,3 +166,25 @@ def test_a_broken_archive_does_not_keep_the_others_waiting() -> None:
         silent.look(unit(number, busy()))
     with pytest.raises(StoreError):
         silent.look(unit(99, busy()))
+
+
+def test_refusals_before_anything_was_read_end_the_run_only_where_nothing_else_answers() -> None:
+    found = StoreWatch(any_read=False, works=lambda _: True, find=lambda: "further on")
+    for number in range(100):
+        found.look(unit(number, denied(), denied()))
+    found.check_any_read()
+    assert found.witness == "further on"
+    assert len(found.held) == 100
+    small = StoreWatch(any_read=False, find=lambda: "further on")
+    small.look(unit(0, denied()))
+    small.check_any_read()
+    assert small.witness == "further on"
+
+
+def test_a_run_that_goes_on_without_a_witness_looks_for_one_before_the_last_try() -> None:
+    """What was finished before need not have been read: then nothing could be told of silence."""
+    watch = StoreWatch(any_read=True, find=lambda: "further on")
+    watch.look(unit(0, busy(), busy()))
+    watch.check_any_read()
+    assert watch.witness == "further on"
+    StoreWatch(any_read=False).check_any_read()
