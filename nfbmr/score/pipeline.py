@@ -24,7 +24,7 @@ What is not, and why:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from operator import itemgetter
@@ -58,6 +58,7 @@ def score_units(
     progress: Progress,
     finished: Collection[str] = (),
     holds_gone: bool = True,
+    others: Callable[[], Sequence[PlannedPicture]] = tuple,
 ) -> WorkDone:
     """Score and commit units.
 
@@ -73,6 +74,7 @@ def score_units(
         finished: names of units that were committed before.
         holds_gone: whether a unit of which every picture is gone is taken for a share that is not
             there, and comes again; not where they were known to be gone.
+        others: see ``Witnesses``.
 
     Returns:
         What was done.
@@ -84,7 +86,7 @@ def score_units(
     """
     work = WorkDone()
     left = left.one_of_each_category_first()
-    witnesses = Witnesses(plan, output)
+    witnesses = Witnesses(plan, output, others)
     watch = _watch(plan, left, witnesses, finished)
     bars = progress.on_terminal
     with (

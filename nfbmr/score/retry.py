@@ -7,9 +7,11 @@ places. A reader sees either, and both are whole. Cut off anywhere, the same com
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,7 +34,7 @@ from nfbmr.score.dataset import (
 )
 from nfbmr.score.finish import plan_schema, record_finished, recounted
 from nfbmr.score.pipeline import score_units
-from nfbmr.score.plan import Plan
+from nfbmr.score.plan import Plan, PlannedPicture
 from nfbmr.score.plan_files import (
     PLAN_FOLDER,
     PLAN_JSON,
@@ -49,6 +51,10 @@ from nfbmr.score.summary import ScoringSummary
 from nfbmr.score.units import finished_units, read_unit
 from nfbmr.settings import RunSettings
 from nfbmr.store_faults import store_sentences
+
+_FILES_ASKED = 4
+_GROUPS_ASKED = 4
+"""Row groups of a file, of each of which one picture tells whether the store works."""
 
 
 @store_sentences("Scoring the error rows again")
@@ -88,7 +94,8 @@ def retry_failed(
     work = WorkDone()
     sub_plan = sub_plan or _plan_again(plan, output, names, retried)
     if sub_plan is not None:
-        work = _score(sub_plan, retried, request, registry, settings, progress)
+        others = partial(pictures_read_before, plan, output, names)
+        work = _score(sub_plan, retried, request, registry, settings, progress, others)
         _replace(sub_plan, retried, output, names)
     summary = recounted(output, marker, settings, work, started)
     record_finished(summary, marker)
@@ -120,6 +127,7 @@ def _score(
     registry: Registry,
     settings: RunSettings,
     progress: Progress,
+    others: Callable[[], Sequence[PlannedPicture]],
 ) -> WorkDone:
     finished = finished_units(output)
     left = plan.units.without(finished)
@@ -138,7 +146,32 @@ def _score(
         progress,
         finished,
         holds_gone=False,
+        others=others,
     )
+
+
+def pictures_read_before(plan: Plan, output: str, names: Sequence[str]) -> list[PlannedPicture]:
+    """Some pictures that a finished run could read, drawn from all over its data set.
+
+    All that is scored again may still be refused: these tell whether the store gives others.
+
+    Args:
+        plan: of the run.
+        output: of the run.
+        names: of its files below the data folder.
+    """
+    uris: list[str] = []
+    for name in random.sample(names, min(_FILES_ASKED, len(names))):
+        fs, path = storage.file_system(storage.join(data_uri(output), name))
+        with fs.open(path, "rb") as opened, plain(pq.ParquetFile(opened)) as file:
+            groups = range(file.num_row_groups)
+            for group in random.sample(groups, min(_GROUPS_ASKED, len(groups))):
+                rows = file.read_row_group(group, columns=["image_uri", "content_hash"])
+                read = rows.filter(pc.is_valid(rows.column("content_hash"))).column("image_uri")
+                if len(read):
+                    uris.append(read[random.randrange(len(read))].as_py())
+    chosen = planned_table(plan, output, uris).to_pylist()
+    return [PlannedPicture(**row) for row in chosen]
 
 
 def _tidy(output: str, retried: str) -> None:

@@ -17,10 +17,10 @@ from nfbmr.score import merge, retry
 from nfbmr.score.dataset import RETRY_FOLDER, finished_marker, read_marker, read_scores
 from nfbmr.score.plan import Plan
 from nfbmr.score.plan_files import unit_uris
-from nfbmr.score.retry import replace_rows, retry_failed
+from nfbmr.score.retry import pictures_read_before, replace_rows, retry_failed
 from nfbmr.score.run import ScoringRequest, score
 from nfbmr.score.status import run_status
-from nfbmr.score.units import write_unit
+from nfbmr.score.units import read_unit, write_unit
 from nfbmr.settings import OutputSettings, RunSettings
 from tests.score.committed_run import committed, finished, rows
 
@@ -80,6 +80,37 @@ def as_scored(uri: str, schema: pa.Schema) -> pa.Table:
     table = rows(["x::bottle/000001"], category, schema)
     index = table.schema.get_field_index("image_uri")
     return table.set_column(index, schema.field(index), pa.array([uri]))
+
+
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_pictures_that_the_run_could_read_are_drawn_from_all_over_its_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partitioned: bool
+) -> None:
+    output = str(tmp_path)
+    plan, schema = committed(output, [60, 6], ["bottle", "nut"])
+    for unit in plan.units:
+        with_hashes(output, unit.name)
+    monkeypatch.setattr(merge, "ROW_GROUP_ROWS", 3)
+    arranged = OutputSettings(rows_per_file=12, partition_by_category=partitioned)
+    finished(output, plan, schema, RunSettings(output=arranged))
+    names = finished_marker(output)["files"]
+    drawn = [pictures_read_before(plan, output, names) for _ in range(20)]
+    assert all(2 < len(pictures) <= 16 for pictures in drawn)
+    found = {picture.image_uri for pictures in drawn for picture in pictures}
+    scored = read_scores(output).filter(pc.field("status") == "ok").column("image_uri").to_pylist()
+    assert found <= set(scored)
+    assert len(found) > 16
+    assert drawn[0][0].version == "v"
+
+
+def with_hashes(output: str, unit: str) -> None:
+    """Give the rows of a unit that were scored the hashes of what was read."""
+    table = read_unit(output, unit)
+    index = table.schema.get_field_index("content_hash")
+    field = table.schema.field(index)
+    read = pc.equal(table.column("status"), "ok")
+    hashes = pc.if_else(read, pa.scalar("ab", field.type), pa.scalar(None, field.type))
+    write_unit(output, unit, table.set_column(index, field, hashes))
 
 
 def replaced_but_not_recorded(output: str, plan: Plan, schema: pa.Schema) -> None:

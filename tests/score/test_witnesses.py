@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from nfbmr.errors import StoreError
 from nfbmr.score import witnesses
-from nfbmr.score.plan import Plan
+from nfbmr.score.plan import Plan, PlannedPicture
+from nfbmr.score.plan_files import planned_table, save_plan
+from nfbmr.score.planned_units import cut_units
 from nfbmr.score.units import read_unit, write_unit
 from nfbmr.score.witnesses import Witnesses
 from tests.score.committed_run import committed, planned
@@ -106,6 +108,23 @@ def test_pictures_that_are_gone_first_do_not_either_but_all_of_them_do(tmp_path:
         (root / "bottle" / name).unlink()
     with pytest.raises(StoreError, match="does not exist"):
         fetched(plan, output)
+
+
+def test_what_is_refused_again_stays_an_error_while_pictures_that_were_read_still_answer(
+    s3_bucket: str, proxied: FaultyProxy, tmp_path: Path
+) -> None:
+    """All that is left to score is refused: the store itself is fine, as the others tell."""
+    root, output = f"{s3_bucket}/parts", str(tmp_path / "again")
+    names = stored(root, 12)
+    whole = plan_of(root, str(tmp_path / "whole"))
+    table = planned_table(whole, str(tmp_path / "whole"))
+    others = [PlannedPicture(**row) for row in table.slice(10).to_pylist()]
+    again = replace(whole, units=cut_units(table.slice(0, 3), 2))
+    save_plan(again, table.slice(0, 3), output)
+    with proxied.faults(refusing(names[:10])):
+        assert fetched(again, output, lambda: others, False).failed() == names[:3]
+    with proxied.faults(refusing(names)), pytest.raises(StoreError, match="AccessDenied"):
+        fetched(again, output, lambda: others, False)
 
 
 @given(st.integers(0, 1000))
