@@ -17,7 +17,7 @@ from nfbmr.score.plan_files import unit_pictures
 from nfbmr.score.planned_units import PlannedUnit
 from nfbmr.score.schema import LISTING, NO_CATEGORY, NO_MODEL
 from nfbmr.score.stage_clock import StageClock
-from nfbmr.score.store_watch import hold_where_all_are_gone, settle
+from nfbmr.score.store_watch import hold_where_all_are_gone, settle, settle_denied
 from nfbmr.score.unit_row import UNIT_ROW, UnitPicture, pictures_to_json
 from nfbmr.store_faults import store_sentences
 
@@ -89,6 +89,11 @@ class Fetcher:
                 settle(
                     [picture for picture, _ in fetched],
                     lambda: gives_any(self.witness, self.patience_s),
+                )
+            else:
+                settle_denied(
+                    [picture for picture, _ in fetched],
+                    lambda place: gives_any([planned[place]], self.patience_s),
                 )
             encoded = b"".join(data for _, data in fetched)
         return {

@@ -1,7 +1,9 @@
 """What a run makes of pictures that a store did not give: try again, or stop.
 
 A unit with such pictures is held back at first: it is not committed, and comes again when all
-others are done. What is refused then as well becomes an error row. A store that gives nothing at
+others are done. What is refused then as well becomes an error row. What a store denies among
+pictures of a unit that it still gives, though, is an error row at once: there may be one in almost
+every unit, and the whole archive would be read twice. A store that gives nothing at
 all ends the run instead, with nothing lost: better than a million error rows by morning. Whether it
 is the store or the picture is told by asking for another one that could be read before; where there
 is none, because the first pictures of an archive are those that it refuses, by asking for some from
@@ -61,6 +63,26 @@ def hold_where_all_are_gone(pictures: Sequence[Asked]) -> None:
     if pictures and all(picture.error_kind == StoreFault.MISSING for picture in pictures):
         for picture in pictures:
             picture.refused = StoreFault.MISSING
+
+
+def settle_denied(pictures: Sequence[Asked], is_given: Callable[[int], bool]) -> None:
+    """Let the pictures of a unit that were denied be errors where it is their own matter alone.
+
+    Rights that were taken away while the unit was read look the same, but then what could be read
+    is denied by now as well. Units that were denied as a whole, or of which a store was too busy to
+    give some, are held back.
+
+    Args:
+        pictures: of a unit.
+        is_given: looks whether the store still gives the picture at this place among them.
+    """
+    read = [place for place, picture in enumerate(pictures) if picture.content_hash is not None]
+    refused = [picture for picture in pictures if picture.refused]
+    if not read or any(picture.refused != StoreFault.DENIED for picture in refused):
+        return
+    if refused and is_given(read[0]):
+        for picture in refused:
+            picture.refused = None
 
 
 def settle(pictures: Sequence[Asked], store_works: Callable[[], bool]) -> None:

@@ -56,8 +56,16 @@ def fetched(
     output: str,
     others: Callable[[], Sequence[PlannedPicture]] = tuple,
     holds_gone: bool = True,
+    on_settled: Callable[[str], object] = lambda _: None,
 ) -> Fetched:
     """Fetch all units as a run does that finds nothing done before.
+
+    Args:
+        plan: of the run.
+        output: of the run.
+        others: see ``Witnesses``.
+        holds_gone: see ``Fetcher``.
+        on_settled: told the names of units that a run would commit.
 
     Raises:
         StoreError: as a run does.
@@ -72,5 +80,6 @@ def fetched(
             pictures = pictures_from_json(str(fetcher.fetch(unit)["pictures"]))
             watch.look({"unit": unit.name, "pictures": len(pictures), **refusals(pictures)})
             if not is_held(pictures):
+                on_settled(unit.name)
                 (found.last if last_try else found.first).extend(pictures)
     return found

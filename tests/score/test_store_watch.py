@@ -13,6 +13,7 @@ from nfbmr.score.store_watch import (
     is_held,
     refusals,
     settle,
+    settle_denied,
 )
 
 
@@ -132,6 +133,41 @@ def test_after_the_last_try_a_refused_picture_is_an_error() -> None:
     settle(pictures, lambda: False)
     assert not is_held(pictures)
     assert [picture.error is None for picture in pictures] == [True, False, False, False]
+
+
+def test_what_is_denied_beside_pictures_that_are_still_given_is_an_error_at_once() -> None:
+    pictures = [DAMAGED, READ, denied(), READ, denied()]
+    asked: list[int] = []
+
+    def is_given(place: int) -> bool:
+        asked.append(place)
+        return True
+
+    settle_denied(pictures, is_given)
+    assert not is_held(pictures)
+    assert asked == [1]
+    assert [picture.error is None for picture in pictures] == [False, True, False, True, False]
+    settle_denied([READ, READ, DAMAGED], is_given)
+    assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "is_given"),
+    [
+        ([READ, denied()], False),
+        ([denied(), denied()], True),
+        ([DAMAGED, denied()], True),
+        ([READ, busy()], True),
+        ([READ, denied(), busy()], True),
+        ([gone(), gone()], True),
+    ],
+    ids=["rights gone", "all denied", "none read", "busy", "denied and busy", "all gone"],
+)
+def test_what_may_be_the_stores_matter_comes_again(pictures: list[Picture], is_given: bool) -> None:
+    before = refusals(pictures)
+    settle_denied(pictures, lambda _: is_given)
+    assert is_held(pictures)
+    assert refusals(pictures) == before
 
 
 def test_a_unit_that_stays_silent_is_errors_only_where_the_store_gives_others() -> None:
