@@ -12,7 +12,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from nfbmr.errors import StoreError, WorkerError
-from nfbmr.score.dataset import read_marker
+from nfbmr.score.dataset import is_being_retried, read_marker
 from nfbmr.score.units import finished_units
 from tests.faults.conftest import PICTURES, Plant, Rows, assert_same, rows_of
 from tests.faults.driver import Driver, Outcome
@@ -171,9 +171,14 @@ def test_rights_that_are_missing_for_some_pictures_are_their_error_rows(
         hit = any(request.path.endswith(f"/pictures/{member}") for member in denied)
         return faulty.DENIED if hit else None
 
+    argv = plant.argv(f"{stored}/pictures", output)
     with proxy.faults(faults):
-        outcome = driver.run(plant.argv(f"{stored}/pictures", output))
+        outcome = driver.run(argv)
+        again = driver.run([*argv, "--retry-failed"])
     assert "31 of 60 pictures have no score" in outcome.said
+    assert "31 error rows were scored again; 31 are still errors" in again.said
+    assert again.code == outcome.code
+    assert not is_being_retried(output)
     rows = rows_of(output)
     assert rows.keys() == undisturbed.keys()
     for member, row in rows.items():
