@@ -138,7 +138,8 @@ class RunSettings:
         unit_size: pictures in one unit, the smallest piece of scoring work that is committed.
         heads_cache_mib: memory for the heads of the categories that an actor keeps loaded.
         stall_timeout_s: a scoring run in which no unit is finished for so long ends with an error;
-            so do the categories whose features a night computes.
+            so do the categories whose features a night computes. Decoding the pictures of a unit
+            takes a part of it: where some take very long, the others get less.
         store_patience_s: how long a request that a store throttles, resets or leaves unanswered, or
             has no room for, is tried again.
         failure_budget: share of pictures that may fail before the job's exit code says so.

@@ -47,7 +47,7 @@ class DecodedPicture:
     width: int
 
 
-DecodePicture = Callable[[bytes, int, str], DecodedPicture]
+DecodePicture = Callable[[bytes, int, str, DecodeLimits], DecodedPicture]
 """What decodes like ``decode_and_resize``."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nfbmr.data.decoding import DecodedPicture, decode_and_resize
-from nfbmr.data.picture_file import DEFAULT_LIMITS, pixels_of
+from nfbmr.data.picture_file import DEFAULT_LIMITS, DecodeLimits, pixels_of
 
 
 class DecodingRoom:
@@ -25,10 +25,12 @@ class DecodingRoom:
         self._taken = 0
         self._changed = threading.Condition()
 
-    def decode_and_resize(self, data: bytes, size_px: int, resampling: str) -> DecodedPicture:
+    def decode_and_resize(
+        self, data: bytes, size_px: int, resampling: str, limits: DecodeLimits = DEFAULT_LIMITS
+    ) -> DecodedPicture:
         """See ``decoding.decode_and_resize``; waits until there is room."""
         with self.taken(pixels_of(data)):
-            return decode_and_resize(data, size_px, resampling)
+            return decode_and_resize(data, size_px, resampling, limits)
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:

@@ -107,7 +107,7 @@ class _TimedBytes(io.BytesIO):
         """
         if time.thread_time() > self._ends_at:
             raise DecodeError(
-                f"The picture takes more than the limit of {self._max_cpu_s:g} s to decode.",
+                f"The picture takes more than the limit of {self._max_cpu_s:.3g} s to decode.",
                 "too_slow",
             )
         return super().read(size)

@@ -9,6 +9,7 @@ Shapes: B pictures, H = W the size that the category's backbone wants.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nfbmr.data.decoding import DecodePicture, decode_and_resize
+from nfbmr.data.decoding_budget import DecodingBudget
 from nfbmr.errors import DecodeError
 from nfbmr.score.plan import PlannedModel
 from nfbmr.score.stage_clock import StageClock
@@ -39,6 +41,7 @@ def decode_pictures(
     threads: ThreadPoolExecutor,
     clock: StageClock,
     decode_one: DecodePicture = decode_and_resize,
+    budget: DecodingBudget | None = None,
 ) -> NDArray[np.uint8]:
     """Decode what was read; a picture that cannot be decoded gets its error.
 
@@ -49,6 +52,7 @@ def decode_pictures(
         threads: that decode.
         clock: counts the seconds.
         decode_one: decodes a picture.
+        budget: of CPU seconds for the pictures together; by default each has its own limit.
 
     Returns:
         (B, H, W, 3), uint8: the pixels of the pictures that have no error, in order.
@@ -57,6 +61,7 @@ def decode_pictures(
     read = [picture for picture in pictures if picture.error is None]
     ends = np.cumsum([picture.encoded_bytes for picture in read], dtype=np.int64).tolist()
     size = model.image_size_px
+    budget = budget or DecodingBudget(len(read))
     pixels_BHWC = np.empty((len(read), size, size, 3), dtype=np.uint8)
 
     def decode(index: int) -> float:
@@ -64,7 +69,7 @@ def decode_pictures(
         picture, end = read[index], ends[index]
         try:
             data = bytes(encoded[end - picture.encoded_bytes : end])
-            decoded = decode_one(data, size, model.resampling)
+            decoded = budget.decode_and_resize(decode_one, data, size, model.resampling)
             pixels_BHWC[index] = decoded.pixels_HWC
             picture.image_height, picture.image_width = decoded.height, decoded.width
         except DecodeError as error:
@@ -82,10 +87,14 @@ class Decoder:
 
     Args:
         models: the plan's models.
+        stall_timeout_s: a run may stand still for so long; a unit's decoding takes a part of it.
     """
 
-    def __init__(self, models: Mapping[str, PlannedModel]) -> None:
+    def __init__(
+        self, models: Mapping[str, PlannedModel], stall_timeout_s: float = math.inf
+    ) -> None:
         self.models = dict(models)
+        self.stall_timeout_s = stall_timeout_s
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Decode a batch of one unit (a row of ``UNIT_ROW``)."""
@@ -96,7 +105,10 @@ class Decoder:
         clock = StageClock()
         model, encoded = self.models[row["category"]], bytes_of(batch, "encoded")
         with ThreadPoolExecutor(1) as threads, decoder_of_this_attempt() as decode_one:
-            pixels_BHWC = decode_pictures(pictures, encoded, model, threads, clock, decode_one)
+            budget = DecodingBudget(len(pictures), self.stall_timeout_s)
+            pixels_BHWC = decode_pictures(
+                pictures, encoded, model, threads, clock, decode_one, budget
+            )
         decoded = {
             **row,
             "pictures": pictures_to_json(pictures),

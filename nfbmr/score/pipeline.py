@@ -189,7 +189,7 @@ def _pipeline(
         # Beside actors on cores there is no whole core left: a task that asks for one would wait
         # for ever.
         fetched = fetched.map_batches(
-            Decoder(plan.models),
+            Decoder(plan.models, settings.stall_timeout_s),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1 if cluster_gpus(settings) > 0 else FETCH_CPUS,

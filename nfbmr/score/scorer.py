@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nfbmr import storage
 from nfbmr.data.careful_decoding import CarefulDecoder
 from nfbmr.data.decoding import DecodePicture, decode_and_resize
+from nfbmr.data.decoding_budget import DecodingBudget
 from nfbmr.data.decoding_room import DecodingRoom
 from nfbmr.errors import (
     MissingFilesError,
@@ -81,6 +82,7 @@ class Scorer:
         self.output = output
         self.registry = Registry(registry_uri)
         self.patience_s = settings.store_patience_s
+        self.stall_timeout_s = settings.stall_timeout_s
         self.rows = RowMaker(self.models, run_id, schema)
         self.forward = ForwardPasses(self._load, settings, weights)
         self.metrics = ScoringMetrics()
@@ -90,7 +92,11 @@ class Scorer:
         self.decode_one = room.decode_and_resize if decode_threads > 1 else decode_and_resize
         self.careful, self.careful_lock = CarefulDecoder(), threading.Lock()
         self.careful_units = _CAREFUL_UNITS if is_repeated() else 0
+        self.decode_threads = decode_threads
         self.threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="nfbmr-decode")
+        # The child decodes one at a time: in other threads pictures would wait for it with limits
+        # that no longer hold.
+        self.careful_thread = ThreadPoolExecutor(1, thread_name_prefix="nfbmr-careful")
 
     def _load(self, category: str) -> Detector:
         """The detector of a category, as it was when the run was planned.
@@ -187,23 +193,24 @@ class Scorer:
         model = self.models[category]
         if not batch.column("pixels")[0].is_valid:
             encoded = bytes_of(batch, "encoded")
-            decode_one = self._decoder()
-            return decode_pictures(pictures, encoded, model, self.threads, clock, decode_one)
+            decode_one, threads, number = self._decoder()
+            budget = DecodingBudget(len(pictures), self.stall_timeout_s, number)
+            return decode_pictures(pictures, encoded, model, threads, clock, decode_one, budget)
         size = model.image_size_px
         flat: NDArray[np.uint8] = np.frombuffer(bytes_of(batch, "pixels"), dtype=np.uint8)
         return flat.reshape(-1, size, size, 3)
 
-    def _decoder(self) -> DecodePicture:
-        """What a unit's pictures are decoded with.
+    def _decoder(self) -> tuple[DecodePicture, ThreadPoolExecutor, int]:
+        """What a unit's pictures are decoded with, in which threads, and how many these are.
 
         An actor that was started again first gets the units with which it died.
         """
         with self.careful_lock:
             if self.careful_units == 0:
                 self.careful.close()
-                return self.decode_one
+                return self.decode_one, self.threads, self.decode_threads
             self.careful_units -= 1
-            return self.careful.decode_and_resize
+            return self.careful.decode_and_resize, self.careful_thread, 1
 
 
 def _finite(

@@ -13,6 +13,7 @@ import ray
 
 from nfbmr.data.content import content_hash
 from nfbmr.data.decoding import DecodePicture
+from nfbmr.data.decoding_budget import DecodingBudget
 from nfbmr.data.synthetic_defects import cut_defect
 from nfbmr.errors import DataError, DecodeError
 from nfbmr.model.backbone import create_backbone
@@ -114,7 +115,7 @@ def _pipeline(
         override_num_blocks=batches,
     )
     decoded = rows.map_batches(
-        _Decoder(settings, cache, known),
+        _Decoder(settings, cache, known, run.stall_timeout_s),
         batch_size=run.decode_batch_size,
         batch_format="pyarrow",
         # Beside an actor on a node of one core no more than this is left.
@@ -136,21 +137,26 @@ class _Decoder:
         settings: of the backbone.
         cache: where features go.
         known: reference to the names in the cache; None to look into its entries instead.
+        stall_timeout_s: the pass may stand still for so long; a task's decoding takes a part of it.
     """
 
-    def __init__(self, settings: BackboneSettings, cache: FeatureCache, known: Any) -> None:
+    def __init__(
+        self, settings: BackboneSettings, cache: FeatureCache, known: Any, stall_timeout_s: float
+    ) -> None:
         self.settings = settings
         self.cache = cache
         self.known = known
+        self.stall_timeout_s = stall_timeout_s
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         names = None if self.known is None else ray.get(self.known)
         wanted = batch.to_pylist()
         reader = PatientReader()
+        budget = DecodingBudget(len(wanted), self.stall_timeout_s)
         with ThreadPoolExecutor(_READERS) as pool, decoder_of_this_attempt() as decode_one:
             contents = pool.map(reader.read, [row["uri"] for row in wanted])
             rows = [
-                self._row(row["uri"], row["variant"], content, names, decode_one)
+                self._row(row["uri"], row["variant"], content, names, decode_one, budget)
                 for row, content in zip(wanted, contents, strict=True)
             ]
         return pa.Table.from_pylist(rows, schema=_SCHEMA)
@@ -162,6 +168,7 @@ class _Decoder:
         content: bytes | DataError,
         names: Any,
         decode_one: DecodePicture,
+        budget: DecodingBudget,
     ) -> dict[str, Any]:
         row: dict[str, Any] = {"uri": uri, "variant": variant, "busy": False}
         if isinstance(content, DataError):
@@ -170,7 +177,7 @@ class _Decoder:
         if self._is_there(row["entry"], names):
             return row
         try:
-            row["pixels"] = self._pixels(content, row["entry"], decode_one)
+            row["pixels"] = self._pixels(content, row["entry"], decode_one, budget)
         except DecodeError as error:
             row["error"] = str(error)
         return row
@@ -180,9 +187,11 @@ class _Decoder:
             return self.cache.read(entry) is not None
         return is_among(names, entry)
 
-    def _pixels(self, data: bytes, entry: str, decode_one: DecodePicture) -> bytes:
+    def _pixels(
+        self, data: bytes, entry: str, decode_one: DecodePicture, budget: DecodingBudget
+    ) -> bytes:
         size, resampling = self.settings.image_size_px, self.settings.resampling
-        pixels_HWC = decode_one(data, size, resampling).pixels_HWC
+        pixels_HWC = budget.decode_and_resize(decode_one, data, size, resampling).pixels_HWC
         seed = defect_seed(entry)
         if seed is not None:
             pixels_HWC = cut_defect(pixels_HWC, seed)

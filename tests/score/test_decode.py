@@ -21,8 +21,10 @@ from nfbmr.score.unit_row import (
     pictures_to_json,
     values_of,
 )
+from tests.security.test_limits import jpeg_of_many_scans
 
 SIZE_PX = 24
+BOMBS = 8
 
 
 def png(seed: int) -> bytes:
@@ -77,3 +79,20 @@ def test_a_task_of_its_own_gives_the_same_and_drops_the_encoded_bytes() -> None:
     errors = [picture.error for picture in pictures_from_json(values_of(decoded)["pictures"])]
     assert [i for i, error in enumerate(errors) if error is None] == GOOD
     assert Decoder({})(batch).equals(batch)
+
+
+def test_a_unit_full_of_scan_bombs_is_over_before_the_run_stalls() -> None:
+    """Found in review: with its own minute for each, a unit took longer than a run may stall."""
+    bomb = jpeg_of_many_scans(300, 20_000)
+    encoded = [*[bomb] * BOMBS, DATA[0]]
+    pictures = [UnitPicture("u", "a", "m", encoded_bytes=len(data)) for data in encoded]
+    row = dict.fromkeys(UNIT_ROW.names, 0.0)
+    row |= {"unit": "u", "category": "bottle", "pictures": pictures_to_json(pictures)}
+    row |= {"encoded": b"".join(encoded), "pixels": None}
+    batch = pa.Table.from_pylist([row], schema=UNIT_ROW)
+    decoded = Decoder({"bottle": planned_model()}, stall_timeout_s=1.0)(batch)
+    found = pictures_from_json(values_of(decoded)["pictures"])
+    assert [picture.error_kind for picture in found] == ["too_slow"] * BOMBS + [None]
+    assert all("less than the usual 60 s" in str(picture.error) for picture in found[:BOMBS])
+    pixels = decode_and_resize(DATA[0], SIZE_PX).pixels_HWC
+    assert bytes(bytes_of(decoded, "pixels")) == pixels.tobytes()

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from nfbmr.score.unit_row import UNIT_ROW, UnitPicture, pictures_to_json
 from nfbmr.score.units import finished_units, read_unit
 from nfbmr.settings import RunSettings
 from tests.registry.finished_fit import make_detector
+from tests.security.test_limits import jpeg_of_many_scans
 
 
 def pictures(count: int) -> list[UnitPicture]:
@@ -91,17 +93,17 @@ def scorer_of(folder: Path, weights: str | None = None) -> Scorer:
     return Scorer(models, str(folder), "r" * 32, schema, SETTINGS, 1, registry, weights)
 
 
-def unit_of(count: int) -> pa.Table:
-    """A unit of pictures of noise, as it comes from a fetching task."""
+def unit_of(count: int, others: Sequence[bytes] = ()) -> pa.Table:
+    """A unit of other pictures and pictures of noise, as it comes from a fetching task."""
     noise = np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
-    encoded = []
+    encoded = list(others)
     for pixels_HWC in noise:
         buffer = io.BytesIO()
         Image.fromarray(pixels_HWC).save(buffer, "png")
         encoded.append(buffer.getvalue())
     own = [
         replace(picture, encoded_bytes=len(data), content_hash="ab")
-        for picture, data in zip(pictures(count), encoded, strict=True)
+        for picture, data in zip(pictures(len(encoded)), encoded, strict=True)
     ]
     row = {"unit": "u", "category": "bottle", "pictures": pictures_to_json(own)}
     row |= {"encoded": b"".join(encoded), **StageClock().seconds}
@@ -119,6 +121,21 @@ def test_what_can_be_loaded_scores_and_is_compared(tmp_path: Path) -> None:
     assert kinds_of(tmp_path) == [None] * 3
     assert (statistics["failed"], statistics["difference_pictures"]) == (0, 3)
     assert statistics["not_compared"] is None
+
+
+@pytest.mark.parametrize("careful", [0, 1])
+def test_costly_pictures_share_what_a_unit_may_take(
+    careful: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found in review: side by side they stalled the run, and so at each repetition."""
+    monkeypatch.setitem(globals(), "SETTINGS", replace(SETTINGS, stall_timeout_s=2.0))
+    scorer = scorer_of(tmp_path)
+    scorer.careful_units = careful
+    scorer(unit_of(2, [jpeg_of_many_scans(300, 20_000)] * 6))
+    scorer.careful.close()
+    assert kinds_of(tmp_path) == ["too_slow"] * 6 + [None] * 2
+    errors = read_unit(str(tmp_path), "u").column("error").to_pylist()
+    assert all("less than the usual 60 s" in error for error in errors[:6])
 
 
 def test_weights_that_this_worker_does_not_see_end_the_run(tmp_path: Path) -> None:
