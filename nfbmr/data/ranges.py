@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
 import os
 import stat
+from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from fsspec.asyn import sync
+from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem
 from s3fs.core import S3FileSystem
 
@@ -16,7 +17,10 @@ from nfbmr import storage
 from nfbmr.errors import DataError
 from nfbmr.store_faults import retried
 
-_RANGE_NOT_SATISFIABLE = 416
+_PRECONDITION_FAILED = (412, "PreconditionFailed")
+"""The file has another version than the one that was asked for."""
+_RANGE_NOT_SATISFIABLE = (416, "InvalidRange")
+"""The range lies behind the file's end: from 0 on, of an empty file."""
 
 
 def locate(uri: str) -> tuple[Any, str]:
@@ -57,7 +61,7 @@ def size_and_version(uri: str) -> tuple[int, str]:
     try:
         fs, path = storage.file_system(uri)
         fs.invalidate_cache(path.rpartition("/")[0])
-        info = retried(lambda: fs.info(path))
+        info = retried(lambda: _info(fs, path))
     except FileNotFoundError as error:
         raise _gone(uri) from error
     except Exception as error:  # each storage service has exceptions of its own
@@ -68,6 +72,27 @@ def size_and_version(uri: str) -> tuple[int, str]:
     if info["type"] != "file":
         raise DataError(f"The archive {uri} is a folder: expected a file by its name.")
     return int(info["size"]), storage.version_of(info)
+
+
+def _info(fs: Any, path: str) -> Any:
+    return _answer(fs, fs._info, path) if isinstance(fs, S3FileSystem) else fs.info(path)
+
+
+def _answer(fs: S3FileSystem, method: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """What a store answers, if it does so in the time in which one request would be given up.
+
+    s3fs asks a silent store five times, and botocore each time twice: minutes for what is one try
+    of ``store_faults.retried``.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    waits = ("connect_timeout", "read_timeout")
+    most_s = sum(float(fs.config_kwargs.get(name, getattr(fs, name))) for name in waits)
+    try:
+        return sync(fs.loop, method, *args, timeout=most_s, **named)
+    except FSTimeoutError as error:
+        raise TimeoutError(f"the store did not answer for {most_s:g} s") from error
 
 
 def _gone(uri: str) -> DataError:
@@ -169,18 +194,22 @@ def _fetch_s3(
     if start is not None:
         condition["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
     try:
-        response = fs.call_s3("get_object", Bucket=bucket, Key=key, **condition)
+        response = _answer(fs, fs._call_s3, "get_object", Bucket=bucket, Key=key, **condition)
         data: bytes = sync(fs.loop, response["Body"].read)
     except OSError as error:
-        if error.errno == errno.EINVAL and "pre-conditions" in str(error):
+        if version is not None and _answered(error, _PRECONDITION_FAILED):
             raise changed(f"s3://{path}") from error
-        if start == 0 and _is_no_range(error):
+        if start == 0 and _answered(error, _RANGE_NOT_SATISFIABLE):
             return b""
         raise
     return data
 
 
-def _is_no_range(error: OSError) -> bool:
-    """Whether a store said that a range lies behind the file's end: from 0 on, of an empty file."""
+def _answered(error: OSError, wanted: tuple[int, str]) -> bool:
+    """Whether a store answered with a status of HTTP or its code; the words are each store's."""
     answer: Any = getattr(error.__cause__, "response", None) or {}
-    return bool(answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == _RANGE_NOT_SATISFIABLE)
+    status, code = wanted
+    return bool(
+        answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == status
+        or answer.get("Error", {}).get("Code") == code
+    )
