@@ -9,6 +9,7 @@ from nfbmr.data.archive_entry import ArchiveEntry
 from nfbmr.data.archives import read_entry
 from nfbmr.errors import DataError, StoreError
 from nfbmr.score.plan import PlannedPicture
+from nfbmr.score.shared_patience import SharedPatience
 from nfbmr.store_faults import StoreFault, fault_of, patience, retried
 
 _SECOND_LOOKS = 3
@@ -36,17 +37,18 @@ class ReadPicture:
 
 
 class PictureReader:
-    """Reads pictures; each is refused where its file is not the one that was listed.
+    """Reads the pictures of a unit; each is refused where its file is not the one that was listed.
 
     Args:
-        patience_s: how long a store that throttles, resets or does not answer is tried again.
+        patience_s: how long a store that throttles, resets or does not answer is tried again: for
+            a picture, but not for every one of many, see ``SharedPatience``.
     """
 
     def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
+        self._patience = SharedPatience(patience_s)
 
     def read(self, planned: PlannedPicture) -> ReadPicture:
-        """Read one picture, as often as that may help.
+        """Read one picture, as often as that may help; safe to call from many threads.
 
         Raises:
             StoreError: the store refuses everything, whatever picture is asked for.
@@ -59,18 +61,21 @@ class PictureReader:
             planned.version,
             planned.lookup,
         )
+        patience_s = self._patience.left_s(planned.archive)
         try:
             # Opening an archive tries again by itself: then its patience is this one.
-            with patience(self._patience_s):
-                data = retried(lambda: _read(entry), self._patience_s)
+            with patience(patience_s):
+                data = retried(lambda: _read(entry), patience_s)
         except DataError as error:
             fault = fault_of(error)
+            self._patience.note(planned.archive, is_silent=fault is StoreFault.BUSY)
             if fault is StoreFault.REFUSES_ALL:
                 raise StoreError(
                     f"{error} The store refuses everything: renew the credentials in the "
                     "environment, then run the same command again. What was finished stays."
                 ) from error
             return ReadPicture(b"", error, fault if fault in _STORES_FAULTS else None)
+        self._patience.note(planned.archive, is_silent=False)
         return ReadPicture(data)
 
 
