@@ -110,7 +110,7 @@ def _looked_up(rows: pa.Table) -> pa.Table:
 
 
 Known = tuple[int | None, str | None]
-"""Size in bytes and version of a file."""
+"""Size in bytes and version of a file, as far as they are known."""
 
 
 def look_up(uris: Sequence[str]) -> dict[str, Known]:
@@ -178,5 +178,7 @@ def _by_asking(uri: str) -> Known:
     return _size_and_version(info) if info["type"] == "file" else (None, ABSENT)
 
 
-def _size_and_version(info: Mapping[str, Any]) -> tuple[int, str]:
-    return int(info["size"]), storage.version_of(info)
+def _size_and_version(info: Mapping[str, Any]) -> Known:
+    """As a store says it; servers of plain HTTP may keep a file's size to themselves."""
+    size = info.get("size")
+    return None if size is None else int(size), storage.version_of(info)

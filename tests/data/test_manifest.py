@@ -2,6 +2,8 @@
 
 import csv
 import decimal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -223,6 +225,38 @@ def test_looking_up_a_folder_takes_a_listing_and_single_files_a_question_each(
     for uri in (*many, *single):
         assert found[uri] == (len(uri), store.info(uri)["ETag"].strip('"'))
     assert [found[uri] for uri in missing] == [(None, ABSENT)] * 2
+
+
+class OfNoLength(BaseHTTPRequestHandler):
+    """Answers with a picture whose end is that of the connection, as some servers do."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(contents(1)[0])
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_server_that_states_no_size_ends_no_listing(tmp_path: Path, pictures: list[str]) -> None:
+    """Found in review: one row with such an address ended the run, at each repetition."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OfNoLength)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    uris = [f"http://127.0.0.1:{server.server_port}/a.png", pictures[1]]
+    pq.write_table(pa.table({"uri": uris}), tmp_path / "m.parquet")
+    try:
+        entries = listed(tmp_path / "m.parquet").entries
+        assert [entry.image_uri for entry in entries] == uris
+        assert [entry.length for entry in entries] == [None, len(contents(2)[1])]
+        assert [read_entry(entry) for entry in entries] == [contents(1)[0], contents(2)[1]]
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_what_a_parquet_file_is_can_be_said(tmp_path: Path, pictures: list[str]) -> None:
