@@ -68,16 +68,26 @@ def _cores_beside_gpu(run: RunSettings) -> float:
     )
 
 
-def pool_sizes(run: RunSettings, fitting: int, batches: int) -> tuple[int, int, int]:
+def pool_sizes(
+    run: RunSettings, fitting: int, batches: int, *, on_gpus: bool
+) -> tuple[int, int, int]:
     """Least, most and first size of a pool of actors.
+
+    Ray makes the first ones before anything else, and keeps the least whatever else waits. On cores
+    more than are fitting could leave none to the tasks that fetch, and nothing would ever be done:
+    such a pool grows from there, as far as Ray finds cores that no task needs. Actors that wait for
+    a GPU take no task's cores, and make the cluster start one.
 
     Args:
         run: what the user wants.
         fitting: how many the cluster holds now.
         batches: how many there are to work on; more actors than that would stand idle.
+        on_gpus: whether an actor takes a GPU or a share of it, and not cores alone.
     """
     most = max(1, min(run.actors_max or max(fitting, run.actors_min), batches))
     least = min(run.actors_min or most, most)
+    if not on_gpus:
+        least = min(least, fitting)
     return least, most, max(least, min(most, fitting))
 
 
@@ -92,7 +102,8 @@ def actor_pool(
         decodes: whether the actors decode as well; on a GPU node they reserve cores for it then.
         calls: that an actor runs at the same time, each in a thread.
     """
-    least, most, first = pool_sizes(run, fitting_actors(run), batches)
+    on_gpus = cluster_gpus(run) > 0
+    least, most, first = pool_sizes(run, fitting_actors(run), batches, on_gpus=on_gpus)
     pool = ray.data.ActorPoolStrategy(
         min_size=least,
         max_size=most,
@@ -100,7 +111,7 @@ def actor_pool(
         max_concurrent_calls_per_actor=calls,
         enable_true_multi_threading=calls > 1,
     )
-    if cluster_gpus(run) == 0:
+    if not on_gpus:
         return {"compute": pool, "num_cpus": run.cpus_per_actor * (1 - FETCH_CPUS)}
     cores = min(decode_threads(run), _cores_beside_gpu(run)) if decodes else 0.0
     return {

@@ -124,7 +124,8 @@ class RunSettings:
         actors_max: backbone actors at most; 0 means one per ``cpus_per_actor`` cores or GPU share
             that the cluster has now. More than that makes an autoscaling cluster grow.
         actors_min: backbone actors that stay even when there is little to do; 0 means
-            ``actors_max``: the pool keeps its size.
+            ``actors_max``: the pool keeps its size. On a cluster without GPUs never more than one
+            per ``cpus_per_actor`` cores that it has now: the others come as it grows.
         decode: who decodes in a scoring run: ``actors`` (encoded bytes travel between nodes), or
             ``tasks`` on any node (pixels travel: for nodes with GPUs that have too few cores).
         decode_threads: of one scoring actor; 0 means 1 without a GPU, else its share of the cores

@@ -3,31 +3,69 @@
 import traceback
 
 import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
 from ray.exceptions import RayTaskError
 
 from nfbmr.errors import ConfigError, NfbmrError, RegistryError, StoreError, WorkerError
-from nfbmr.resources import actor_pool, fitting_actors, pool_sizes, ray_data_session
+from nfbmr.resources import (
+    FETCH_CPUS,
+    actor_pool,
+    fitting_actors,
+    pool_sizes,
+    ray_data_session,
+)
 from nfbmr.settings import RunSettings
 from nfbmr.train.fit_capacity import slots_of
 
 
 @pytest.mark.parametrize(
-    ("run", "fitting", "batches", "sizes"),
+    ("run", "fitting", "batches", "on_cores", "on_gpus"),
     [
-        (RunSettings(), 4, 100, (4, 4, 4)),
-        (RunSettings(), 4, 2, (2, 2, 2)),
-        (RunSettings(actors_max=2), 4, 100, (2, 2, 2)),
-        (RunSettings(actors_min=1), 4, 100, (1, 4, 4)),
-        (RunSettings(actors_min=1, actors_max=16), 4, 100, (1, 16, 4)),
-        (RunSettings(actors_min=6), 4, 100, (6, 6, 6)),
-        (RunSettings(actors_min=3, actors_max=8), 1, 2, (2, 2, 2)),
-        (RunSettings(actors_max=8), 2, 0, (1, 1, 1)),
+        (RunSettings(), 4, 100, (4, 4, 4), (4, 4, 4)),
+        (RunSettings(), 4, 2, (2, 2, 2), (2, 2, 2)),
+        (RunSettings(actors_max=2), 4, 100, (2, 2, 2), (2, 2, 2)),
+        (RunSettings(actors_max=16), 4, 100, (4, 16, 4), (16, 16, 16)),
+        (RunSettings(actors_min=1), 4, 100, (1, 4, 4), (1, 4, 4)),
+        (RunSettings(actors_min=1, actors_max=16), 4, 100, (1, 16, 4), (1, 16, 4)),
+        (RunSettings(actors_min=6), 4, 100, (4, 6, 4), (6, 6, 6)),
+        (RunSettings(actors_min=3, actors_max=8), 1, 2, (1, 2, 1), (2, 2, 2)),
+        (RunSettings(actors_max=8), 2, 0, (1, 1, 1), (1, 1, 1)),
     ],
 )
 def test_least_most_and_first_size(
-    run: RunSettings, fitting: int, batches: int, sizes: tuple[int, int, int]
+    run: RunSettings,
+    fitting: int,
+    batches: int,
+    on_cores: tuple[int, int, int],
+    on_gpus: tuple[int, int, int],
 ) -> None:
-    assert pool_sizes(run, fitting, batches) == sizes
+    assert pool_sizes(run, fitting, batches, on_gpus=False) == on_cores
+    assert pool_sizes(run, fitting, batches, on_gpus=True) == on_gpus
+
+
+@given(st.data(), st.integers(1, 8), st.integers(0, 300), st.integers(0, 300), st.integers(0, 400))
+def test_actors_on_cores_leave_some_to_the_tasks_that_fetch(
+    data: st.DataObject, cpus_per_actor: int, actors_max: int, actors_min: int, batches: int
+) -> None:
+    """Found in review: sixteen took all twelve cores, and the run stood still until it stalled."""
+    cores = data.draw(st.integers(cpus_per_actor, 256), label="cores")
+    run = RunSettings(
+        cpus_per_actor=cpus_per_actor,
+        actors_max=actors_max,
+        actors_min=min(actors_min, actors_max) if actors_max else actors_min,
+    )
+    least, most, first = pool_sizes(run, cores // cpus_per_actor, batches, on_gpus=False)
+    assert 1 <= least <= first <= most
+    assert first * cpus_per_actor * (1 - FETCH_CPUS) + FETCH_CPUS <= cores
+    assert first == min(most, cores // cpus_per_actor)
+
+
+def test_a_pool_on_cores_may_grow_but_begins_with_what_fits(local_ray: None) -> None:
+    cores = int(ray.cluster_resources()["CPU"])
+    pool = actor_pool(RunSettings(actors_max=cores + 9), batches=100)["compute"]
+    assert (pool.min_size, pool.initial_size, pool.max_size) == (cores, cores, cores + 9)
 
 
 def test_a_pool_that_cannot_be_is_a_sentence() -> None:

@@ -13,7 +13,7 @@ from nfbmr import storage
 from nfbmr.errors import DataError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
-from nfbmr.resources import fitting_actors, pool_sizes
+from nfbmr.resources import cluster_gpus, fitting_actors, pool_sizes
 from nfbmr.score.run import ScoringRequest, prepare, score
 from nfbmr.score.stage_clock import STAGES
 from nfbmr.score.summary import ScoringSummary
@@ -149,9 +149,10 @@ def time_job(
     list_s, list_cpu_s = time.monotonic() - started, time.process_time() - cpu_s
     summary = score(request, registry, settings, clock)
     elapsed_s = time.monotonic() - started
+    fitting, on_gpus = fitting_actors(settings), cluster_gpus(settings) > 0
     rate = JobRate(
         source=named,
-        actors=pool_sizes(settings, fitting_actors(settings), len(plan.units))[1],
+        actors=pool_sizes(settings, fitting, len(plan.units), on_gpus=on_gpus)[1],
         cores=float(ray.cluster_resources().get("CPU", 1.0)),
         nodes=sum(bool(node["Alive"]) for node in ray.nodes()),
         pictures=summary.pictures,
