@@ -50,11 +50,12 @@ def _sample(tree: Tree, name: str, only_category: str | None) -> Sample | None:
     kind, rest = inside[0], inside[1:]
     if kind in _NORMAL_FOLDERS:
         split = "test" if in_test_part("/".join(rest)) else "train"
-        return Sample(tree.uri(name), category, split)
+        return Sample(tree.uri(name), category, split, folder="/".join(rest[:-1]))
     if kind == DEFECTIVE:
         above = parts[: len(parts) - len(inside)]
         mask = str(PurePosixPath(*above, _MASKS, *rest).with_suffix(".png"))
         defect = rest[0] if len(rest) > 1 and rest[0] != NORMAL else DEFECTIVE
         mask_uri = tree.uri(mask) if mask in tree.files else None
-        return Sample(tree.uri(name), category, "test", defect, mask_uri)
+        deeper = "/".join(rest[1:-1])
+        return Sample(tree.uri(name), category, "test", defect, mask_uri, folder=deeper)
     return None

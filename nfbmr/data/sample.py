@@ -17,6 +17,8 @@ class Sample:
         split: ``train`` (normal pictures to fit on) or ``test``.
         defect_type: ``good`` for a normal picture, else the data set's word for the defect.
         mask_uri: where the picture's mask lies (non-zero = defective), or None.
+        folder: where the layout lets folders lie among pictures of one kind: those that the picture
+            lies in, below that of its kind (``2026-11-01/part-07``); empty where there are none.
     """
 
     uri: str
@@ -24,6 +26,13 @@ class Sample:
     split: str
     defect_type: str = NORMAL
     mask_uri: str | None = None
+    folder: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's name with its ``folder``: of a picture's kind no other one has the same."""
+        name = self.uri.rpartition("/")[2]
+        return f"{self.folder}/{name}" if self.folder else name
 
     @property
     def is_defective(self) -> bool:

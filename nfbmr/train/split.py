@@ -43,8 +43,10 @@ def split_normals(
 ) -> Split:
     """Hold out a share of a category's normal training pictures, or cross-fit where there are few.
 
-    A picture's place follows from a hash of its file name and the seed, so that tomorrow's new
-    pictures do not move today's from one side to the other more than the share asks for.
+    A picture's place follows from a hash of its name and the seed, so that tomorrow's new pictures
+    do not move today's from one side to the other more than the share asks for. The name begins
+    below the folder of the category's normals: where every folder in there has a ``top.jpg``, these
+    are no more alike than others.
 
     Raises:
         DataError: the category has no normal training pictures, or so few that they cannot
@@ -157,6 +159,5 @@ def labelled_pictures(
 
 
 def _rank(sample: Sample, seed: int) -> tuple[str, str]:
-    name = sample.uri.rpartition("/")[2]
-    text = f"{seed}:{name}".encode("utf-8", "surrogateescape")  # A name need not be UTF-8.
+    text = f"{seed}:{sample.name}".encode("utf-8", "surrogateescape")  # A name need not be UTF-8.
     return hashlib.blake2b(text, digest_size=16).hexdigest(), sample.uri

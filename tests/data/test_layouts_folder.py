@@ -46,6 +46,11 @@ def test_plain_folders(tmp_path: Path) -> None:
     assert len(normals) == 27
     assert {s.split for s in normals} == {"train", "test"}
     assert [s.split for s in samples if s.category == "loose"] == ["train", "train"]
+    assert {s.name for s in normals} == {n.removeprefix("normal/") for n in OWN if "normal" in n}
+    assert {s.name for s in samples if s.category == "loose"} == {"1.png", "2.png"}
+    names = {s.defect_type: s.name for s in samples if s.uri.endswith("b.jpg")}
+    assert names == {"scratch": "deeper/b.jpg"}
+    assert lid["defective/plain.png"].name == "plain.png"
 
 
 def test_a_root_that_is_one_category_does_not_make_defects_normal(tmp_path: Path) -> None:

@@ -1,9 +1,16 @@
 """Held-out normals: stable from night to night, enough for the promised rate, or an error."""
 
+import hashlib
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from nfbmr.data.layouts import discover
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
 from nfbmr.fit_settings import CalibrationSettings
@@ -70,6 +77,59 @@ def test_new_pictures_move_few_old_ones() -> None:
     assert len(moved) <= 10
 
 
+def nested(root: Path, days: range, views: Sequence[str] = ("top", "left", "right")) -> Path:
+    for day, view in itertools.product(days, views):
+        path = root / "lid" / "normal" / f"2026-{day // 28 + 1:02d}-{day % 28 + 1:02d}" / view
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".jpg").touch()
+    return root
+
+
+def held_out_of(root: Path) -> tuple[set[str], set[str]]:
+    """Names that are held out, and all of them, below the folder of normal pictures."""
+    split = split_normals(discover(str(root), "folder"), "lid", SETTINGS, 0)
+    own = f"{root}/lid/normal/"
+    held_out = {s.uri.removeprefix(own) for s in split.held_out}
+    return held_out, {s.uri.removeprefix(own) for s in split.pictures}
+
+
+def test_names_that_every_folder_has_are_on_both_sides(tmp_path: Path) -> None:
+    """Held-out pictures must be such as production brings: of all views and of all days."""
+    held_out, of_all = held_out_of(nested(tmp_path, range(140)))
+    for view in ("top", "left", "right"):
+        share = sum(view in name for name in held_out) / sum(view in name for name in of_all)
+        assert 0.1 < share < 0.3, view
+    days = {name.partition("/")[0] for name in held_out}
+    assert {day[:7] for day in days} == {f"2026-0{month}" for month in range(1, 6)}
+
+
+def test_one_name_in_all_folders_does_not_hold_out_the_oldest(tmp_path: Path) -> None:
+    held_out, of_all = held_out_of(nested(tmp_path, range(140), ["top"]))
+    days = sorted(name.partition("/")[0] for name in of_all)
+    half = days[len(days) // 2]
+    assert 5 < sum(name >= half for name in held_out) < len(held_out) - 5
+
+
+def test_folders_that_come_later_leave_the_others_where_they_were(tmp_path: Path) -> None:
+    before, of_all = held_out_of(nested(tmp_path, range(140)))
+    after, _ = held_out_of(nested(tmp_path, range(140, 150)))
+    assert len(before - after) <= 10
+    assert len((after & of_all) - before) <= 10
+
+
+@given(st.sets(st.text("abc123é ", min_size=1, max_size=6), min_size=2, max_size=40), st.integers())
+def test_in_a_flat_folder_the_name_alone_decides(names: set[str], seed: int) -> None:
+    """What was measured on flat data sets stays measured: hash, order and sides are the same."""
+    samples = [Sample(f"/d/lid/good/{name}.png", "lid", "train") for name in names]
+    settings = replace(SETTINGS, false_alarm_rate=0.9, folds=2)
+
+    def digest(sample: Sample) -> str:
+        text = f"{seed}:{sample.uri.rpartition('/')[2]}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    assert split_normals(samples, "lid", settings, seed).fit == sorted(samples, key=digest)
+
+
 def test_a_category_without_normals_is_named() -> None:
     with pytest.raises(DataError, match="'cable' has no normal pictures"):
         split_normals(normals(100), "cable", SETTINGS, 0)
@@ -133,6 +193,21 @@ def test_of_many_labelled_pictures_a_fixed_share_of_each_kind_is_used() -> None:
     assert [s.is_defective for s in chosen].count(True) == 10
     assert [s.is_defective for s in chosen].count(False) == 90
     assert labelled_pictures(labelled(900, 100)[::-1], "bottle", settings) == chosen
+
+
+def test_labelled_pictures_are_chosen_from_all_folders() -> None:
+    settings = GateSettings(labelled_needed=10, max_labelled=100)
+    samples = [
+        Sample(f"/d/lid/{kind}/{day:03d}/{view}.jpg", "lid", "test", defect, folder=f"{day:03d}")
+        for kind, defect in (("normal", "good"), ("defective/scratch", "scratch"))
+        for day in range(100)
+        for view in ("top", "left", "right")
+    ]
+    chosen = labelled_pictures(samples, "lid", settings)
+    for is_defective in (False, True):
+        names = [s.name.split("/") for s in chosen if s.is_defective is is_defective]
+        assert {view for _, view in names} == {"top.jpg", "left.jpg", "right.jpg"}
+        assert max(day for day, _ in names) > "050" > min(day for day, _ in names)
 
 
 def test_held_out_pictures_that_cannot_be_read_are_made_up_for() -> None:
