@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from nfbmr.data import dagm, folder, mtd, mvtec, visa
+from nfbmr.data.left_over import left_over
 from nfbmr.data.listing import Tree
 from nfbmr.data.sample import Sample
 from nfbmr.errors import DataError
@@ -38,6 +40,22 @@ LAYOUTS: dict[str, Layout] = {
 AUTOMATIC = "auto"
 
 
+@dataclass(frozen=True)
+class Discovery:
+    """What a data root holds.
+
+    Attributes:
+        layout: its name.
+        samples: in the order of their URIs, which on a local disk are plain absolute paths.
+        left_over: folders of pictures in which the layout found no category, with a sentence for
+            each; none where categories were asked for by name.
+    """
+
+    layout: str
+    samples: list[Sample]
+    left_over: dict[str, str] = field(default_factory=dict)
+
+
 def discover(
     root: str, layout: str = AUTOMATIC, categories: Sequence[str] | None = None
 ) -> list[Sample]:
@@ -50,6 +68,18 @@ def discover_layout(
 ) -> tuple[str, list[Sample]]:
     """Find all labelled pictures of a data root, and say how they are laid out.
 
+    Returns:
+        ``layout`` and ``samples`` of ``discover_all``.
+    """
+    found = discover_all(root, layout, categories)
+    return found.layout, found.samples
+
+
+def discover_all(
+    root: str, layout: str = AUTOMATIC, categories: Sequence[str] | None = None
+) -> Discovery:
+    """Find all labelled pictures of a data root, and what was passed over.
+
     A category without normal pictures to train on is returned like the others as long as one
     category has some: it fails by itself and does not stop the rest of the night.
 
@@ -57,10 +87,6 @@ def discover_layout(
         root: folder or prefix: a path, ``file://`` or ``s3://`` URI.
         layout: a name of ``LAYOUTS``, or ``auto``.
         categories: only these; all by default.
-
-    Returns:
-        The layout's name, and samples in the order of their URIs, which on a local disk are plain
-        absolute paths.
 
     Raises:
         DataError: the root is missing or empty, the layout is unknown or does not fit, a category
@@ -80,9 +106,11 @@ def discover_layout(
             f"{tree.root} has {len(tree.pictures)} pictures but none where the layout {chosen!r} "
             f"expects them ({LAYOUTS[chosen].DESCRIPTION}): check --data and --layout."
         )
+    found = {sample.category for sample in samples}
+    passed_over = left_over(tree, chosen, found) if categories is None else {}
     samples = _selected(samples, categories)
     _check_normals(samples, tree.root, chosen)
-    return chosen, sorted(samples, key=lambda sample: sample.uri)
+    return Discovery(chosen, sorted(samples, key=lambda sample: sample.uri), passed_over)
 
 
 def recognise(tree: Tree) -> str:

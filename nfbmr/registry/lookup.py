@@ -37,6 +37,16 @@ class Lookup(Connection):
                     versions += self._versions(model.name)
         return sorted(versions, key=lambda v: (v.category, -int(v.version)))
 
+    def categories(self) -> list[str]:
+        """All categories that have a model, sorted.
+
+        Raises:
+            RegistryError: the registry could not be reached.
+        """
+        with registry_errors("listing models", self.uri):
+            names = [model.name for model in pages(self.client.search_registered_models)]
+        return sorted(category_of(name) for name in names if is_ours(name))
+
     def _versions(self, name: str) -> list[ModelVersion]:
         aliases: dict[str, list[str]] = {}
         for alias, version in self.client.get_registered_model(name).aliases.items():

@@ -8,13 +8,12 @@ from dataclasses import replace
 
 from nfbmr import storage
 from nfbmr.config import Config
-from nfbmr.data.layouts import discover
-from nfbmr.data.sample import Sample
 from nfbmr.errors import NfbmrError, OutputError, StoreError, WeightsError, WorkerError
 from nfbmr.model.backbone import create_backbone
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.store_faults import store_sentences
+from nfbmr.train.campaign_data import look_for, say_missing
 from nfbmr.train.campaign_features import FITS_PER_SLOT, CampaignFeatures, groups_of
 from nfbmr.train.campaign_fits import fit_and_register, rows_not_reached, rows_of_tonight
 from nfbmr.train.campaign_result import FAILED, NOT_STARTED, CampaignRows, CategoryResult
@@ -64,8 +63,10 @@ def run_campaign(
         NfbmrError: nothing could be done at all (no data, wrong settings, no registry).
     """
     progress.say(f"Looking for pictures in {data}")
-    samples, results = _discovered(data, layout, categories)
+    samples, results = look_for(data, layout, categories)
     registry.patiently(registry.prepare, config.run.registry_patience_s)
+    if categories is None:
+        say_missing(registry, data, {s.category for s in samples}, progress)
     chosen = None if categories is None else sorted(set(categories))
     learned = {k: v for k, v in config.as_dict().items() if k not in ("run", "night")}
     key = fingerprint(storage.absolute_uri(data), layout, chosen, registry.uri, learned)
@@ -87,27 +88,6 @@ def run_campaign(
             with tolerated(progress, "The night could not be closed"):
                 night.close()
     return CampaignRows(sorted(results, key=lambda row: row.category), campaign.error)
-
-
-def _discovered(
-    data: str, layout: str, categories: Sequence[str] | None
-) -> tuple[list[Sample], list[CategoryResult]]:
-    """The pictures; a category that was asked for and is not there is a result already.
-
-    Raises:
-        DataError: there is nothing, or none of the categories.
-    """
-    if categories is None:
-        return discover(data, layout), []
-    samples = discover(data, layout)
-    known = {sample.category for sample in samples}
-    missing = sorted(set(categories) - known)
-    if missing and len(missing) == len(set(categories)):
-        discover(data, layout, categories)  # Says what there is, and the nearest name.
-    chosen = [sample for sample in samples if sample.category in set(categories)]
-    names = ", ".join(sorted(known))
-    reason = f"there are no pictures of it in {data} now: expected some of {names}"
-    return chosen, [CategoryResult(name, FAILED, decision=reason) for name in missing]
 
 
 def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
