@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from nfbmr import storage
 from nfbmr.config import Config
-from nfbmr.errors import NfbmrError, OutputError, StoreError, WeightsError, WorkerError
+from nfbmr.errors import (
+    NfbmrError,
+    OutputError,
+    RegistryError,
+    StoreError,
+    WeightsError,
+    WorkerError,
+)
 from nfbmr.model.backbone import create_backbone
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.store_faults import store_sentences
 from nfbmr.train.campaign_data import look_for, say_missing
-from nfbmr.train.campaign_features import FITS_PER_SLOT, CampaignFeatures, groups_of
+from nfbmr.train.campaign_features import FITS_PER_SLOT, CampaignFeatures, groups_of, in_order
 from nfbmr.train.campaign_fits import fit_and_register, rows_not_reached, rows_of_tonight
 from nfbmr.train.campaign_result import FAILED, NOT_STARTED, CampaignRows, CategoryResult
 from nfbmr.train.campaign_state import Campaign, CampaignOptions, CampaignPaths
@@ -25,7 +32,7 @@ from nfbmr.train.fit_capacity import slots_of
 from nfbmr.train.night import open_night, tolerated
 from nfbmr.train.night_lease import held
 from nfbmr.train.split import Split
-from nfbmr.train.unchanged import unchanged_categories
+from nfbmr.train.unchanged import Comparison
 
 __all__ = ["CampaignOptions", "CampaignPaths", "CategoryResult", "run_campaign"]
 
@@ -100,30 +107,28 @@ def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
         may_start=campaign.may_start,
         not_reached=campaign.not_reached,
     )
-    if campaign.options.only_changed:
-        try:
-            with store_sentences("Comparing pictures"):
-                results += _unchanged(campaign, splits, features)
-        except (StoreError, WorkerError) as error:
-            campaign.is_open, campaign.error = True, error
-            return _failed(splits, error)
-        splits = {n: s for n, s in splits.items() if n not in {r.category for r in results}}
     lost: list[NfbmrError] = []
+    tried = 0
     at_once = FITS_PER_SLOT * slots_of(campaign.config.run, len(splits))
-    groups = list(groups_of(splits, campaign.night.waited_for, categories=at_once))
-    for group in groups:
-        if not campaign.may_start():
-            campaign.is_open = True
-            results += rows_not_reached(group, campaign)
-            continue
-        try:
-            with store_sentences("Training"):
-                results += _run_group(campaign, group, features)
-        except (StoreError, WeightsError, WorkerError) as error:
-            campaign.is_open = True
+    for batch, unchanged, error in _batches(campaign, splits, features):
+        results += unchanged
+        if error is not None:
+            tried += 1
             lost.append(error)
-            results += _failed(group, error)
-    if lost and len(lost) == len(groups):
+        for group in groups_of(batch, campaign.night.waited_for, categories=at_once):
+            tried += 1
+            if not campaign.may_start():
+                campaign.is_open = True
+                results += rows_not_reached(group, campaign)
+                continue
+            try:
+                with store_sentences("Training"):
+                    results += _run_group(campaign, group, features)
+            except (StoreError, WeightsError, WorkerError) as failure:
+                campaign.is_open = True
+                lost.append(failure)
+                results += _failed(group, failure)
+    if lost and len(lost) == tried:
         campaign.error = lost[0]  # It was nothing that only one group met.
         return results
     if campaign.lease.is_lost:  # What is left is another process's.
@@ -135,13 +140,43 @@ def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
     return results
 
 
+def _batches(
+    campaign: Campaign, splits: dict[str, Split], features: CampaignFeatures
+) -> Iterator[tuple[dict[str, Split], list[CategoryResult], NfbmrError | None]]:
+    """What is to be fitted, the rows of what is not, and what failed the comparison, if it did.
+
+    All at once where nothing is compared. Else what has changed among some categories is fitted
+    before the next ones are compared: reading all pictures may take longer than a night.
+    """
+    if not campaign.options.only_changed or not campaign.may_start():
+        yield splits, [], None
+        return
+    comparison = Comparison(campaign.config, campaign.registry, campaign.progress)
+    comparison.look_up(splits)
+    ordered = {name: splits[name] for name in in_order(splits, campaign.night.waited_for)}
+    for batch in comparison.batches(ordered):
+        if not campaign.may_start():
+            yield batch, [], None
+            continue
+        try:
+            with store_sentences("Comparing pictures"):
+                rows = _unchanged(campaign, batch, comparison, features)
+            error = None
+        except (RegistryError, StoreError, WorkerError) as failure:
+            campaign.is_open, error = True, failure
+            rows = _failed(batch.keys() & comparison.before.keys(), failure)
+        done = {row.category for row in rows}
+        yield {name: split for name, split in batch.items() if name not in done}, rows, error
+
+
 def _unchanged(
-    campaign: Campaign, splits: Mapping[str, Split], features: CampaignFeatures
+    campaign: Campaign,
+    splits: Mapping[str, Split],
+    comparison: Comparison,
+    features: CampaignFeatures,
 ) -> list[CategoryResult]:
     """The rows of categories that have not changed; their features stay in the cache."""
-    unchanged, names = unchanged_categories(
-        splits, campaign.config, campaign.registry, campaign.progress
-    )
+    unchanged, names = comparison.unchanged(splits)
     features.needed.update(itertools.chain.from_iterable(names.values()))
     if names:  # Their features are in use, though none is computed.
         features.backbone_key = create_backbone(campaign.config.backbone).key()

@@ -168,7 +168,7 @@ def groups_of(
     limit = GROUP_PICTURES if pictures is None else pictures
     group: dict[str, Split] = {}
     count = 0
-    for name in _in_order(splits, first):
+    for name in in_order(splits, first):
         enough = limit if len(group) >= categories else _PICTURES_AT_MOST * limit
         if group and count + len(splits[name].pictures) > enough:
             yield group
@@ -179,5 +179,6 @@ def groups_of(
         yield group
 
 
-def _in_order(splits: Mapping[str, Split], first: frozenset[str]) -> Sequence[str]:
+def in_order(splits: Mapping[str, Split], first: frozenset[str]) -> Sequence[str]:
+    """Categories in the order in which they are fitted; see ``groups_of``."""
     return sorted(splits, key=lambda name: (name not in first, -len(splits[name].pictures), name))

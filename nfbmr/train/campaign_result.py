@@ -23,8 +23,9 @@ class CategoryResult:
     Attributes:
         category: the product type.
         outcome: ``registered``, ``failed``, ``unchanged`` (its champion, or the one that
-            was rolled back, was fitted on the same pictures with the same settings) or
-            ``not started`` (the campaign's time was over, or another process took the night over).
+            was rolled back or that the gate refused, was fitted on the same pictures with the same
+            settings) or ``not started`` (the campaign's time was over, or another process took the
+            night over).
         version: of the registered model, or None.
         pictures: normal pictures that were fitted on.
         held_out: normal pictures that calibrate.

@@ -46,8 +46,9 @@ class CampaignOptions:
 
     Attributes:
         only_changed: categories whose champion was fitted on the same pictures with the same
-            settings.
-        until: seconds since 1970 after which no category is begun; None for no end.
+            settings, and those whose newest version was, and would be refused again.
+        until: seconds since 1970 after which no category is begun, nor its pictures compared;
+            None for no end.
     """
 
     only_changed: bool = False

@@ -20,7 +20,12 @@ from nfbmr.train.evidence import Evidence
 
 BY_LABELS = "labelled pictures"
 WITHOUT_LABELS = "no labels"
+NOBODY = "none"
+"""Instead of a champion's version, where there was none."""
+REFUSED = "refused"
 _TAG = "nfbmr.gate"
+VERDICT_TAG = _TAG
+AGAINST_TAG = f"{_TAG}.against"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,9 @@ class Decision:
     def tags(self) -> dict[str, str]:
         """The decision and its numbers as tags of the version."""
         tags = {
-            _TAG: "passed" if self.promote else "refused",
+            VERDICT_TAG: "passed" if self.promote else REFUSED,
             f"{_TAG}.basis": self.basis,
-            f"{_TAG}.against": self.against or "none",
+            AGAINST_TAG: self.against or NOBODY,
             "nfbmr.decision": self.reason[:2000],
         }
         for name, value in self.numbers.items():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from nfbmr.config import Config
 from nfbmr.errors import RegistryError
 from nfbmr.model.backbone import create_backbone
-from nfbmr.model_version import ModelVersion
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.train.campaign_result import UNCHANGED, CategoryResult
@@ -16,111 +16,174 @@ from nfbmr.train.category_tasks import data_fingerprint_of, pictures_of, trainin
 from nfbmr.train.entry_names import entry_name
 from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.fingerprints import settings_fingerprint
-from nfbmr.train.finished import FINGERPRINT_TAGS
+from nfbmr.train.fitted_before import FittedBefore, fitted_before
 from nfbmr.train.picture_names import content_hashes
 from nfbmr.train.split import Split
 from nfbmr.train.store_silence import settled
+
+COMPARED_AT_ONCE = 100_000
+"""Pictures that are fetched before what has changed among them is fitted: some minutes."""
+
+
+@dataclass
+class Comparison:
+    """Compares pictures as they are with what registered versions say of theirs.
+
+    Pictures are fetched to be compared, but not decoded, and only those of categories that have
+    a version with tonight's settings. A version that was rolled back, or that the gate refused and
+    would refuse again, counts as the champion does.
+
+    Attributes:
+        config: all settings.
+        registry: with the versions.
+        progress: where it says what it does.
+        before: versions with tonight's settings, of the categories that have any.
+    """
+
+    config: Config
+    registry: Registry
+    progress: Progress
+    before: dict[str, Iterator[FittedBefore]] = field(default_factory=dict)
+
+    def look_up(self, categories: Iterable[str]) -> None:
+        """Ask the registry which categories have a version with tonight's settings.
+
+        Raises:
+            RegistryError: the registry could not be reached.
+        """
+        backbone = create_backbone(self.config.backbone).identity()
+        settings = settings_fingerprint(self.config, backbone)
+        for name in categories:
+            versions = fitted_before(name, settings, self.registry, self.config)
+            first = self._next(name, versions)
+            if first is not None:
+                self.before[name] = itertools.chain([first], versions)
+
+    def batches(self, splits: Mapping[str, Split]) -> Iterator[dict[str, Split]]:
+        """Categories in their order, so many that their comparison does not take all night.
+
+        Args:
+            splits: of all categories.
+        """
+        batch: dict[str, Split] = {}
+        count = 0
+        for name, split in splits.items():
+            own = len(split.pictures) if name in self.before else 0
+            if batch and own and count + own > COMPARED_AT_ONCE:
+                yield batch
+                batch, count = {}, 0
+            batch[name] = split
+            count += own
+        if batch:
+            yield batch
+
+    def unchanged(
+        self, splits: Mapping[str, Split]
+    ) -> tuple[list[CategoryResult], dict[str, list[str]]]:
+        """Compare some categories' pictures. Needs a Ray session.
+
+        Args:
+            splits: of categories that were looked up.
+
+        Returns:
+            A row per unchanged category, and the names of its features in the cache.
+
+        Raises:
+            RegistryError: the registry could not be reached.
+            StoreError: where the pictures lie, nothing is given any more.
+            WorkerError: no worker could read them.
+        """
+        own = {name: split for name, split in splits.items() if name in self.before}
+        hashes = self._hashes(p for split in own.values() for p in training_pictures(split))
+        found: dict[str, FittedBefore] = {}
+        for name, split in own.items():
+            names = {p: hashes[p.uri] for p in training_pictures(split) if p.uri in hashes}
+            same = self._same(name, data_fingerprint_of(split, names))
+            if same is not None:
+                found[name] = same
+        judged = {name: own[name] for name, same in found.items() if same.labelled is not None}
+        labelled = self._hashes(Picture(s.uri) for split in judged.values() for s in split.labelled)
+        for name, split in judged.items():
+            if _labelled(split, hashes, labelled) != found[name].labelled:
+                del found[name]
+        hashes |= labelled
+        self.progress.say(f"{len(found)} of {len(splits)} categories have not changed")
+        rows = [_row(name, own[name], same) for name, same in found.items()]
+        return rows, {name: _entries(own[name], hashes) for name in found}
+
+    def _same(self, category: str, data: str) -> FittedBefore | None:
+        """The version that a fit on these pictures would come out as; None for none."""
+        versions = self.before[category]
+        while (version := self._next(category, versions)) is not None:
+            if version.data == data:
+                return version
+        return None
+
+    def _next(self, category: str, versions: Iterator[FittedBefore]) -> FittedBefore | None:
+        """The next version; none of a category that cannot be looked up though others can.
+
+        Raises:
+            RegistryError: the whole registry is out of reach.
+        """
+        try:
+            return next(versions, None)
+        except RegistryError as error:
+            self.registry.prepare()  # Fails, too, where it is not this category's trouble alone.
+            self.progress.say(f"warning: {category} is taken for changed: {error}")
+            return None
+
+    def _hashes(self, pictures: Iterable[Picture]) -> dict[str, str]:
+        """Content hashes by URI; what a store does not give is asked for again."""
+
+        def one_pass(some: Sequence[Picture]) -> FeatureIndex:
+            with self.progress.counter("pictures compared", len(some)) as count:
+                return content_hashes(some, self.config.run, count, self.progress.say)
+
+        wanted = list(set(pictures))
+        if not wanted:
+            return {}
+        index = settled(wanted, one_pass, self.progress.say)
+        return {picture.uri: name for picture, name in index.entries.items()}
 
 
 def unchanged_categories(
     splits: Mapping[str, Split], config: Config, registry: Registry, progress: Progress
 ) -> tuple[list[CategoryResult], dict[str, list[str]]]:
-    """Compare the pictures as they are with what the champions say of theirs. Needs a Ray session.
-
-    Pictures are fetched to be compared, but not decoded. A champion that was rolled back counts as
-    well: the gate would refuse the same fit, every night.
+    """Compare all categories at once; see ``Comparison``.
 
     Args:
         splits: of all categories.
         config: all settings.
-        registry: with the champions.
+        registry: with the versions.
         progress: where it says what it does.
 
     Returns:
-        A row per unchanged category, and the names of its features in the cache.
-
-    Raises:
-        RegistryError: the registry could not be reached.
-        StoreError: where the pictures lie, nothing is given any more.
-        WorkerError: no worker could read them.
+        As ``Comparison.unchanged``.
     """
-    settings = settings_fingerprint(config, create_backbone(config.backbone).identity())
-    hashes = _hashes(splits, config, progress)
-    rows: list[CategoryResult] = []
-    entries: dict[str, list[str]] = {}
-    for name, split in splits.items():
-        names = {p: entry_name(hashes[p.uri], p.variant) for p in _fetched(split, config, hashes)}
-        data = data_fingerprint_of(split, names)
-        fitted = _fitted_before(name, (data, settings), registry, config, progress)
-        if fitted is not None:
-            entries[name] = list(names.values())
-            version, decision = fitted
-            rows.append(
-                CategoryResult(
-                    name,
-                    UNCHANGED,
-                    version=version,
-                    pictures=len(split.fit),
-                    held_out=len(split.held_out),
-                    decision=decision,
-                )
-            )
-    progress.say(f"{len(rows)} of {len(splits)} categories have not changed")
-    return rows, entries
+    comparison = Comparison(config, registry, progress)
+    comparison.look_up(splits)
+    return comparison.unchanged(splits)
 
 
-def _hashes(splits: Mapping[str, Split], config: Config, progress: Progress) -> dict[str, str]:
-    """The content hashes by URI; what a store does not give is asked for again."""
-
-    def one_pass(pictures: Sequence[Picture]) -> FeatureIndex:
-        with progress.counter("pictures compared", len(pictures)) as count:
-            return content_hashes(pictures, config.run, count, progress.say)
-
-    uris = {p.uri for split in splits.values() for p in training_pictures(split)}
-    index = settled([Picture(uri) for uri in uris], one_pass, progress.say)
-    return {picture.uri: name for picture, name in index.entries.items()}
+def _labelled(
+    split: Split, hashes: Mapping[str, str], labelled: Mapping[str, str]
+) -> dict[str, bool]:
+    """What a fit would be judged by: labelled pictures that are not copies of training pictures."""
+    trained_on = {hashes[p.uri] for p in training_pictures(split) if p.uri in hashes}
+    kinds = {labelled[s.uri]: s.is_defective for s in split.labelled if s.uri in labelled}
+    return {name: kind for name, kind in kinds.items() if name not in trained_on}
 
 
-def _fitted_before(
-    category: str,
-    fingerprints: tuple[str, str],
-    registry: Registry,
-    config: Config,
-    progress: Progress,
-) -> tuple[str, str] | None:
-    """The version that a fit would come out as, and why it is left out; None if it is to be fitted.
+def _entries(split: Split, hashes: Mapping[str, str]) -> list[str]:
+    return [entry_name(hashes[p.uri], p.variant) for p in pictures_of(split) if p.uri in hashes]
 
-    So is a category that cannot be looked up though others can.
 
-    Raises:
-        RegistryError: the whole registry is out of reach.
-    """
-    patience_s = config.run.registry_patience_s
-    try:
-        champion = registry.patiently(partial(registry.find, category), patience_s)
-        if champion is None:
-            return None
-        if _fingerprints(champion) == fingerprints:
-            return champion.version, (
-                f"version {champion.version} is champion: it was fitted on the same pictures with "
-                "the same settings"
-            )
-        other = registry.patiently(partial(registry.taken_back, category), patience_s)
-    except RegistryError as error:
-        registry.prepare()  # Fails, too, where it is not this category's trouble alone.
-        progress.say(f"warning: {category} is taken for changed: {error}")
-        return None
-    if other is None or _fingerprints(other) != fingerprints:
-        return None
-    return other.version, (
-        f"version {other.version} was fitted on the same pictures with the same settings and "
-        f"was rolled back; version {champion.version} is champion"
+def _row(category: str, split: Split, same: FittedBefore) -> CategoryResult:
+    return CategoryResult(
+        category,
+        UNCHANGED,
+        version=same.version,
+        pictures=len(split.fit),
+        held_out=len(split.held_out),
+        decision=same.decision,
     )
-
-
-def _fingerprints(version: ModelVersion) -> tuple[str | None, ...]:
-    return tuple(version.tags.get(tag) for tag in FINGERPRINT_TAGS)
-
-
-def _fetched(split: Split, config: Config, hashes: Mapping[str, str]) -> list[Picture]:
-    return [picture for picture in pictures_of(split) if picture.uri in hashes]

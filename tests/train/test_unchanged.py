@@ -1,18 +1,25 @@
 """Categories that were fitted on the same pictures with the same settings are left out."""
 
+import itertools
 import json
 import shutil
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nfbmr.config import Config
+from nfbmr.config import Config, load_config
 from nfbmr.data.layouts import discover
-from nfbmr.errors import RegistryUnavailableError
+from nfbmr.data.sample import Sample
+from nfbmr.errors import RegistryUnavailableError, StoreError
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import CHAMPION, Registry, default_uri
+from nfbmr.train import unchanged
 from nfbmr.train.campaign import (
     CampaignOptions,
     CampaignPaths,
@@ -20,21 +27,36 @@ from nfbmr.train.campaign import (
     run_campaign,
 )
 from nfbmr.train.category_tasks import split_categories
+from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.finished import FINGERPRINT_TAGS
-from nfbmr.train.unchanged import unchanged_categories
+from nfbmr.train.gate import AGAINST_TAG, VERDICT_TAG, Decision
+from nfbmr.train.split import Split
+from nfbmr.train.unchanged import Comparison, unchanged_categories
 from tests.conftest import Trained
 from tests.train.campaigns import QUIET, Told
+
+
+@dataclass(frozen=True)
+class Asked(CampaignOptions):
+    """Whose time is over once it was asked so many times: first, and before every comparison."""
+
+    only_changed: bool = True
+    times: int = 0
+    asked: list[None] = field(default_factory=list)
+
+    def may_start(self) -> bool:
+        self.asked.append(None)
+        return len(self.asked) <= self.times
 
 
 def test_unchanged_categories_are_left_out(trained: Trained, tmp_path: Path) -> None:
     """Nothing is fitted here: what has changed finds no time to begin."""
     first, second = (result.category for result in trained.results)
-    over = CampaignOptions(only_changed=True, until=time.time() - 1)
 
     def outcomes(data: Path | str, config: Config) -> list[str]:
         paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
         arguments = (str(data), "mvtec", None, config, paths, trained.registry, QUIET)
-        return [result.outcome for result in run_campaign(*arguments, over)]
+        return [result.outcome for result in run_campaign(*arguments, Asked(times=2))]
 
     assert outcomes(trained.factory.root, trained.config) == ["unchanged", "unchanged"]
     fit = replace(trained.config.fit, weight_decay=1e-4)
@@ -59,6 +81,100 @@ def test_unchanged_categories_are_left_out(trained: Trained, tmp_path: Path) -> 
         path.write_text(json.dumps(own.as_dict()))
     assert outcomes(data, trained.config) == ["not started", "registered"]
     assert sum(path.exists() for path in noted) == len(noted), "as often as it is gone on with"
+
+
+def test_when_time_is_over_nothing_is_read_and_finished_rows_stay(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a driver that died shortly before its time: none of the pictures is asked for."""
+    monkeypatch.setattr(unchanged, "content_hashes", never)
+    paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
+    over = CampaignOptions(only_changed=True, until=time.time() - 1)
+    arguments = (str(trained.factory.root), "mvtec", None, trained.config, paths)
+    rows = run_campaign(*arguments, trained.registry, QUIET, over)
+    assert [row.outcome for row in rows] == ["not started", "not started"]
+    second = rows[1].category
+    (night,) = (tmp_path / "checkpoints" / "nights").glob("*/night.json")
+    own = CategoryResult(second, "registered", version="1", seconds=3.0, finished_at="2026-11-26")
+    noted = night.with_name(f"{second}.{'0' * 16}.result.json")
+    noted.write_text(json.dumps(own.as_dict()))
+    rows = run_campaign(*arguments, trained.registry, QUIET, over)
+    assert [row.outcome for row in rows] == ["not started", "registered"]
+
+
+def never(*arguments: object, **named: object) -> NoReturn:
+    raise AssertionError(f"pictures were read: {arguments}")
+
+
+def test_other_settings_are_noticed_before_any_picture_is_read(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unchanged, "content_hashes", never)
+    other = replace(trained.config, fit=replace(trained.config.fit, weight_decay=1e-4))
+    splits, _ = split_categories(discover(trained.factory.root, "mvtec"), other)
+    assert unchanged_categories(splits, other, trained.registry, QUIET) == ([], {})
+    nothing_yet = Registry(default_uri(str(tmp_path)))
+    assert unchanged_categories(splits, trained.config, nothing_yet, QUIET) == ([], {})
+
+
+def test_a_night_that_ends_while_it_compares_has_compared_something(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And begins with the rest the next time."""
+    monkeypatch.setattr(unchanged, "COMPARED_AT_ONCE", 1)
+    paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
+
+    def rows(times: int) -> dict[str, str]:
+        arguments = (str(trained.factory.root), "mvtec", None, trained.config, paths)
+        results = run_campaign(*arguments, trained.registry, QUIET, Asked(times=times))
+        return {row.category: row.outcome for row in results}
+
+    first, second = sorted(result.category for result in trained.results)
+    assert rows(2) == {first: "unchanged", second: "not started"}
+    assert rows(2) == {first: "not started", second: "unchanged"}
+    assert rows(3) == {first: "unchanged", second: "unchanged"}
+
+
+def test_a_store_that_fails_while_pictures_are_compared_fails_no_others(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = sorted(result.category for result in trained.results)
+    real = unchanged.content_hashes
+
+    def gone(pictures: Sequence[Picture], *arguments: Any) -> FeatureIndex:
+        if any(f"/{first}/" in picture.uri for picture in pictures):
+            raise StoreError("The store gives no picture any more.")
+        return real(pictures, *arguments)
+
+    monkeypatch.setattr(unchanged, "COMPARED_AT_ONCE", 1)
+    monkeypatch.setattr(unchanged, "content_hashes", gone)
+    paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
+    arguments = (str(trained.factory.root), "mvtec", None, trained.config, paths)
+    rows = run_campaign(*arguments, trained.registry, QUIET, Asked(times=9))
+    assert {row.category: row.outcome for row in rows} == {first: "failed", second: "unchanged"}
+    assert "gives no picture" in rows[0].decision
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 90_000), st.booleans()), min_size=1, max_size=9),
+)
+def test_batches_hold_all_categories_in_order_and_not_too_many_pictures(
+    own: list[tuple[int, bool]],
+) -> None:
+    """Those that are fitted anyway cost no comparison, whatever their size."""
+    sample = Sample("/d/1.png", "lid", "train")
+    splits = {str(n): Split([sample] * count, []) for n, (count, _) in enumerate(own)}
+    comparison = Comparison(load_config(None, [], "small"), Registry("unused"), QUIET)
+    comparison.before = {str(n): iter(()) for n, (_, is_compared) in enumerate(own) if is_compared}
+    batches = list(comparison.batches(splits))
+    assert [name for batch in batches for name in batch] == list(splits)
+    compared = [
+        sum(len(split.fit) for name, split in batch.items() if name in comparison.before)
+        for batch in batches
+    ]
+    assert all(count <= unchanged.COMPARED_AT_ONCE for count in compared)
+    pairs = itertools.pairwise(batches)
+    assert all(next(iter(batch)) in comparison.before for _, batch in pairs)
 
 
 class Odd(Registry):
@@ -106,7 +222,7 @@ def test_what_was_rolled_back_is_not_fitted_again_every_night(
     other = str(created.version)
     splits, _ = split_categories(discover(trained.factory.root, "mvtec"), trained.config)
 
-    def unchanged() -> list[str]:
+    def left_out() -> list[str]:
         rows, names = unchanged_categories(splits, trained.config, registry, QUIET)
         assert list(names) == [row.category for row in rows]
         decisions.update({row.category: (row.version, row.decision) for row in rows})
@@ -114,15 +230,65 @@ def test_what_was_rolled_back_is_not_fitted_again_every_night(
 
     decisions: dict[str, tuple[str | None, str]] = {}
     registry.promote(first, other, {})
-    assert unchanged() == [second]
+    assert left_out() == [second]
     registry.promote(first, fitted.version, {})
-    assert unchanged() == [first, second]
+    assert left_out() == [first, second]
     registry.rollback(first)
     assert registry.resolve(first).version == other
-    assert unchanged() == [first, second]
+    assert left_out() == [first, second]
     version, decision = decisions[first]
     assert version == fitted.version
     assert f"was rolled back; version {other} is champion" in decision
     registry.promote(first, fitted.version, {})
     registry.promote(first, other, {})
-    assert unchanged() == [second], "a person's choice is no rollback"
+    assert left_out() == [second], "a person's choice is no rollback"
+
+
+def test_what_the_gate_refused_is_not_fitted_again_every_night(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """The same gate would refuse it against the same champion, by the same labelled pictures."""
+    shutil.copy(trained.work_dir / "mlflow.db", tmp_path)
+    registry = Registry(default_uri(str(tmp_path)))
+    first, second = (result.category for result in trained.results)
+    fitted = registry.resolve(first)
+
+    def add(tags: dict[str, str]) -> str:
+        created = registry.client.create_model_version(
+            fitted.name, fitted.source, fitted.run_id, tags=tags
+        )
+        return str(created.version)
+
+    champion = add(dict.fromkeys(FINGERPRINT_TAGS, "other"))
+    registry.promote(first, champion, {})
+    config = trained.config
+    splits, _ = split_categories(discover(trained.factory.root, "mvtec"), config)
+    assert len(splits[first].labelled) == 20
+
+    def left_out(splits: dict[str, Split] = splits, config: Config = config) -> list[str]:
+        rows, names = unchanged_categories(splits, config, registry, QUIET)
+        assert list(names) == [row.category for row in rows]
+        decisions.update({row.category: (row.version, row.decision) for row in rows})
+        return list(names)
+
+    decisions: dict[str, tuple[str | None, str]] = {}
+    assert left_out() == [second]
+    verdict = Decision(False, "champion 2: 0.50 is too little", against=champion).tags()
+    refused = add({**fitted.tags, **verdict})
+    registry.challenge(first)
+    assert left_out() == [first, second]
+    version, decision = decisions[first]
+    assert version == refused
+    assert "the gate refused it (champion 2: 0.50 is too little)" in decision
+    gate = replace(config.gate, min_agreement=0.1)
+    assert left_out(config=replace(config, gate=gate)) == [second], "it may pass another gate"
+    fewer = replace(splits[first], labelled=splits[first].labelled[1:])
+    assert left_out({**splits, first: fewer}) == [second], "it may pass by other pictures"
+    shorter = replace(splits[first], fit=splits[first].fit[1:])
+    assert left_out({**splits, first: shorter}) == [second], "another detector may pass"
+    for tag, other in {AGAINST_TAG: "7", VERDICT_TAG: "passed", "nfbmr.version": "0"}.items():
+        registry.client.set_model_version_tag(fitted.name, refused, tag, other)
+        assert left_out() == [second], tag
+        old = {**fitted.tags, **verdict}[tag]
+        registry.client.set_model_version_tag(fitted.name, refused, tag, old)
+    assert left_out() == [first, second]
