@@ -22,6 +22,7 @@ from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.category_tasks import pictures_of
 from nfbmr.train.features import compute_features
 from nfbmr.train.fit import EpochLosses
+from nfbmr.train.fit_capacity import FitShare, within
 from nfbmr.train.fit_queue import QueueHooks, fit_categories
 from nfbmr.train.night import Night, tolerated
 from nfbmr.train.ray_fit import Fitted, Outcome, outcome_of
@@ -178,10 +179,15 @@ def _note_fitted(campaign: Campaign, task: CategoryTask, run: str, outcome: Fitt
         night.note_fitted(fit_of(task, night), run, checkpoint)
 
 
-def _repair(campaign: Campaign, splits: Mapping[str, Split], task: CategoryTask) -> None:
-    """Look into every entry of a category, and compute anew what is damaged or gone."""
+def _repair(
+    campaign: Campaign, splits: Mapping[str, Split], task: CategoryTask, share: FitShare
+) -> None:
+    """Look into every entry of a category, and compute anew what is damaged or gone.
+
+    In the place of the fit that waits for it: all the others stay taken while fits are left.
+    """
     pictures = pictures_of(splits[task.category])
-    settings, run = campaign.config.backbone, campaign.config.run
+    settings, run = campaign.config.backbone, within(share, campaign.config.run)
     index = compute_features(
         pictures,
         settings,

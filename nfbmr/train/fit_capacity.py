@@ -75,6 +75,26 @@ def undivided(share: FitShare, slots: int) -> FitShare:
     return FitShare(share.workers, share.cpus, share.gpus, slots)
 
 
+def within(share: FitShare, run: RunSettings) -> RunSettings:
+    """The settings of a pass over pictures whose backbone actors fit into the place of a fit.
+
+    Args:
+        share: what the fit takes.
+        run: what a pass takes that has the cluster to itself.
+    """
+    cpus = max(1, min(run.cpus_per_actor, int(share.cpus)))
+    gpus = run.gpus_per_actor
+    if share.gpus > 0:
+        gpus = min(gpus, share.gpus)
+        actors = int(share.gpus / gpus + 1e-9)
+    else:
+        actors = max(1, int(share.cpus / cpus))
+    actors *= share.workers
+    if run.actors_max > 0:
+        actors = min(actors, run.actors_max)
+    return replace(run, cpus_per_actor=cpus, gpus_per_actor=gpus, actors_max=actors, actors_min=0)
+
+
 class FitRoom:
     """The room that the cluster has for fits, counted again while they run: nodes come and go.
 

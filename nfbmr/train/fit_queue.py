@@ -45,13 +45,14 @@ class QueueHooks:
     Attributes:
         epoch: called with (category, epoch) after every epoch.
         may_start: whether another category may begin now.
-        repair: computes the features of a task anew; called before its second attempt.
+        repair: computes the features of a task anew, within the share that its fit has; called
+            before its second attempt.
         fitted: called in the fit's own thread with (task, name of the Ray Train run, outcome).
     """
 
     epoch: Callable[[str, EpochLosses], None] = lambda category, epoch: None
     may_start: Callable[[], bool] = lambda: True
-    repair: Callable[[CategoryTask], None] = lambda task: None
+    repair: Callable[[CategoryTask, FitShare], None] = lambda task, share: None
     fitted: Callable[[CategoryTask, str, Fitted], None] = lambda task, run, outcome: None
 
 
@@ -164,7 +165,7 @@ def _start(
     def fit() -> Outcome:
         name = f"fit-{task.category}-{uuid.uuid4().hex[:12]}"
         if Cause.FEATURES in attempt.second_for:
-            hooks.repair(task)
+            hooks.repair(task, share)
         outcome = fit_one(task, share, storage_path, name, board)
         if isinstance(outcome, Fitted):
             hooks.fitted(task, name, outcome)

@@ -14,7 +14,7 @@ import ray.train
 from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
-from nfbmr.errors import STORE_FAULTS, FeaturesError, NfbmrError, StoreError
+from nfbmr.errors import STORE_FAULTS, FeaturesError, NfbmrError, StoreError, WorkerError
 from nfbmr.model.runner import best_device
 from nfbmr.resources import first_cause
 from nfbmr.train.category_task import CategoryTask, FitReport
@@ -45,7 +45,8 @@ class Cause(StrEnum):
     MEMORY = "memory"
     """Out of memory beside others: more room helps."""
     LOST = "lost"
-    """A worker or its node is gone, and was again when Ray Train tried once more."""
+    """A worker or its node is gone, and was again when Ray Train tried once more; or a pass over
+    its pictures found no room, or lost what it ran on."""
     PROGRAM = "program"
     """An error of the program."""
 
@@ -187,7 +188,7 @@ def cause_of(error: BaseException) -> Cause:
 
     if isinstance(error, FeaturesError):
         return Cause.FEATURES
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError | WorkerError):
         return Cause.LOST
     if isinstance(error, NfbmrError):
         return Cause.USER

@@ -8,6 +8,7 @@ import pytest
 from ray.train import Checkpoint
 
 from nfbmr.config import load_config
+from nfbmr.errors import StallError
 from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.train.category_finish import finish, fit_of
@@ -115,6 +116,7 @@ def test_a_version_that_somebody_rolled_back_is_not_called_champion(
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), Cause.PROGRAM),
         (aiohttp.ClientPayloadError("cut"), Cause.LOST),
         (OSError(5, "gone"), Cause.LOST),
+        (StallError("No picture was finished."), Cause.LOST),
     ],
 )
 def test_what_an_error_of_a_worker_means(error: Exception, cause: Cause) -> None:

@@ -1,13 +1,17 @@
 """What an attempt at a fit leaves: its outcome, its time, and whether there is another."""
 
+import queue
 from collections.abc import Callable
 
 import pytest
 from ray.train import Checkpoint
 
 from nfbmr.config import Config
+from nfbmr.errors import StallError, WorkerError
 from nfbmr.train.category_task import CategoryTask, FitReport
 from nfbmr.train.fit_attempt import Attempt, another_attempt, attempted
+from nfbmr.train.fit_capacity import FitShare
+from nfbmr.train.fit_queue import QueueHooks, _start
 from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome
 
 HOURS = 3600.0
@@ -62,3 +66,25 @@ def test_what_would_come_again_is_not_tried_again(attempt: Attempt) -> None:
         NotStarted("bottle"),
     ):
         assert another_attempt(attempt, outcome) is None
+
+
+@pytest.mark.parametrize("error", [StallError("No picture."), WorkerError("A worker failed.")])
+def test_a_repair_that_found_no_room_is_tried_once_more(
+    attempt: Attempt, error: WorkerError
+) -> None:
+    """It is given the place of the fit that waits for it, and is no fault of the pictures."""
+    given: list[FitShare] = []
+
+    def repair(task: CategoryTask, share: FitShare) -> None:
+        given.append(share)
+        raise error
+
+    share = FitShare(1, 1.0, 0.25, 1)
+    finished: queue.Queue[tuple[Attempt, Outcome]] = queue.Queue()
+    again = another_attempt(attempt, Failed("bottle", "damaged", Cause.FEATURES))
+    for _ in range(2):
+        assert again is not None
+        _start(again, share, "/runs", None, QueueHooks(repair=repair), finished)
+        again = another_attempt(*finished.get(timeout=30))
+    assert given == [share, share]
+    assert again is None, "the third time it is reported"

@@ -4,10 +4,21 @@ from dataclasses import replace
 
 import pytest
 import ray
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from nfbmr.resources import actor_pool
 from nfbmr.settings import NightSettings, RunSettings
 from nfbmr.train import fit_capacity
-from nfbmr.train.fit_capacity import FitRoom, FitShare, _gpu_slots, share_of, slots_of, undivided
+from nfbmr.train.fit_capacity import (
+    FitRoom,
+    FitShare,
+    _gpu_slots,
+    share_of,
+    slots_of,
+    undivided,
+    within,
+)
 
 NIGHT = NightSettings(pictures_per_worker=100, workers_max=3)
 CORES = RunSettings(cpus_per_fit=0.5)
@@ -76,3 +87,31 @@ def test_the_room_follows_nodes_that_come_and_go(
     assert room.share(50, NIGHT, alone=True) == FitShare(1, 2.0, 0.0, 6)
     nodes.clear()
     assert (room.slots, room.share(250, NIGHT, alone=False)) == (1, FitShare(1, 2.0, 0.0, 1))
+
+
+@given(
+    workers=st.integers(1, 8),
+    gpus=st.sampled_from([0.1, 0.25, 0.3, 0.4, 1.0, 2.0]),
+    each=st.sampled_from([0.1, 0.2, 0.25, 0.5, 1.0]),
+    most=st.integers(0, 9),
+)
+@example(workers=1, gpus=0.25, each=1.0, most=0)
+def test_actors_of_a_pass_in_the_place_of_a_fit_take_no_more_than_the_fit(
+    workers: int, gpus: float, each: float, most: int
+) -> None:
+    """By default an actor takes a whole card, which four fits never leave free together."""
+    run = RunSettings(gpus=4, gpus_per_actor=each, actors_max=most, actors_min=most)
+    own = within(FitShare(workers, 1.0, gpus, workers), run)
+    assert 0 < own.gpus_per_actor <= min(each, gpus)
+    assert 1 <= own.actors_max <= (most or own.actors_max)
+    assert own.actors_max * own.gpus_per_actor <= workers * gpus + 1e-6
+
+
+def test_nor_more_cores(local_ray: None) -> None:
+    run = RunSettings(cpus_per_actor=4, actors_min=3)
+    own = within(FitShare(2, 2.0, 0.0, 2), run)
+    assert (own.cpus_per_actor, own.actors_max) == (2, 2)
+    pool = actor_pool(own, batches=100)
+    assert pool["num_cpus"] < 2
+    assert pool["compute"].max_size == 2
+    assert within(FitShare(1, 0.5, 0.0, 1), run).actors_max == 1

@@ -21,6 +21,7 @@ from nfbmr.train.category_tasks import Preparation, make_tasks, pictures_of, spl
 from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.features import compute_features
 from nfbmr.train.fit import EpochLosses
+from nfbmr.train.fit_capacity import FitShare
 from nfbmr.train.fit_queue import QueueHooks, fit_categories
 from nfbmr.train.ray_fit import Cause, Failed, Fitted, NotStarted, Outcome
 from tests.conftest import Trained
@@ -123,7 +124,8 @@ def test_trouble_of_some_is_mended_or_reported_and_the_others_are_fitted(
     entry.write_bytes(entry.read_bytes()[:-1] + b"\0")
     repaired: list[str] = []
 
-    def repair(task: CategoryTask) -> None:
+    def repair(task: CategoryTask, share: FitShare) -> None:
+        assert share.cpus == 0.5
         repaired.append(task.category)
         shutil.copy(next(Path(healthy.cache_root).rglob(entry.name)), entry)
 
