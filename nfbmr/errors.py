@@ -153,7 +153,14 @@ class RegistryError(NfbmrError):
 
 
 class ForeignVersionError(RegistryError):
-    """A registered version that nfbmr has not made: one category's matter."""
+    """A registered version that nfbmr has not made: one category's matter.
+
+    ``version`` is its number.
+    """
+
+    def __init__(self, message: str, version: str = "") -> None:
+        super().__init__(message)
+        self.version = version
 
 
 class MissingFilesError(RegistryError):

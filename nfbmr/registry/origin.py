@@ -44,7 +44,8 @@ def foreign(model: ModelVersion, experiment_location: str) -> ForeignVersionErro
         f"{model.source!r}, expected in its run's folder below {experiment_location!r}, where the "
         f"experiment {EXPERIMENT!r} keeps them. Nothing was read. See who made it in MLflow, and "
         "let its owner or an administrator delete the version; of a detector that is yours, "
-        "register its folder with `nfbmr models register`."
+        "register its folder with `nfbmr models register`.",
+        model.version,
     )
 
 

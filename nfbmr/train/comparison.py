@@ -30,6 +30,7 @@ class Opponent:
         compared_by: where the scores come from.
         calibrated_with: pictures that its threshold follows from; it cannot alarm on more of them
             than it was allowed to.
+        unusable: why it cannot be loaded; empty where it can. Nobody can score with such a one.
     """
 
     version: str
@@ -38,6 +39,7 @@ class Opponent:
     fitted_at: str
     compared_by: str
     calibrated_with: frozenset[str] = frozenset()
+    unusable: str = ""
 
 
 def measure(

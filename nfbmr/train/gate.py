@@ -83,7 +83,7 @@ def decide(
     settings: GateSettings,
     taken_back: str | None = None,
 ) -> Decision:
-    """Judge a challenger, against the champion where there is one.
+    """Judge a challenger, against the champion where there is one that can be loaded.
 
     Args:
         challenger: its scores.
@@ -94,29 +94,41 @@ def decide(
         taken_back: the version that somebody rolled back last, where the challenger was fitted on
             the same pictures with the same settings.
     """
-    numbers = measure(challenger, requested_rate, opponent, settings)
+    other = None if opponent is None or opponent.unusable else opponent
+    numbers = measure(challenger, requested_rate, other, settings)
     basis = WITHOUT_LABELS if numbers["labelled_auroc"] is None else BY_LABELS
     checks = [_floor(numbers, basis, settings)]
     if basis == WITHOUT_LABELS:
         checks.append(_false_alarms(numbers, settings))
     checks.append(_not_taken_back(taken_back))
-    if opponent is not None:
-        checks.append(_not_older(fitted_at, opponent))
+    if other is not None:
+        checks.append(_not_older(fitted_at, other))
         checks.append(_not_worse(numbers, basis, settings))
         if basis == WITHOUT_LABELS:
             checks += _agreement(numbers, settings)
     made = [check for check in checks if check is not None]
     failed = [check for check in made if not check.passed]
-    against = "there was no champion" if opponent is None else f"champion {opponent.version}"
+    against = _against(opponent)
     sentences = "; ".join(check.text for check in failed or made)
+    reason = f"{against}: {sentences}" if sentences else against
+    if opponent is not None and opponent.unusable:
+        reason += f" ({opponent.unusable})"
     return Decision(
         promote=not failed,
-        reason=f"{against}: {sentences}" if sentences else against,
+        reason=reason,
         basis=basis,
         against=opponent.version if opponent else None,
         checks=tuple(made),
         numbers=numbers,
     )
+
+
+def _against(opponent: Opponent | None) -> str:
+    if opponent is None:
+        return "there was no champion"
+    if opponent.unusable:
+        return f"champion {opponent.version} cannot be loaded and so counts as none"
+    return f"champion {opponent.version}"
 
 
 def _floor(numbers: Mapping[str, Number], basis: str, settings: GateSettings) -> Check | None:

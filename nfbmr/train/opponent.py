@@ -9,6 +9,9 @@ import torch
 from nfbmr.errors import (
     STORE_FAULTS,
     FeaturesError,
+    ForeignVersionError,
+    MissingFilesError,
+    NfbmrError,
     RegistryUnavailableError,
     StoreError,
     WeightsError,
@@ -25,20 +28,43 @@ from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.held_out_maps import anomaly_maps
 
 
-def opponent_of(champion: ModelVersion, challenger: Evidence, registry: Registry) -> Opponent:
+def opponent_of(category: str, challenger: Evidence, registry: Registry) -> Opponent | None:
+    """The champion with its scores of the same pictures; None where there is none.
+
+    One whose files are gone, damaged or not nfbmr's own has no scores and says why: nobody can
+    score with it, so it must not keep every later night from being champion.
+
+    Args:
+        category: the product type.
+        challenger: its scores.
+        registry: with the champion.
+
+    Raises:
+        RegistryError: the champion cannot be looked up, or its files cannot be fetched now.
+    """
+    try:
+        champion = registry.champion(category)
+    except ForeignVersionError as error:
+        return _unusable(error.version, error)
+    if champion is None:
+        return None
+    try:
+        return _compared(champion, challenger, registry)
+    except (WeightsError, MissingFilesError, ForeignVersionError) as error:
+        return _unusable(champion.version, error)
+
+
+def _unusable(version: str, error: NfbmrError) -> Opponent:
+    return Opponent(version, {}, 0.0, "", "nothing", unusable=str(error))
+
+
+def _compared(champion: ModelVersion, challenger: Evidence, registry: Registry) -> Opponent:
     """The champion's scores of the same pictures, none of which it was fitted on.
 
     What it recorded when it was fitted counts first. The other pictures it scores now, from the
     features in the cache, where its backbone is the challenger's and the cache can be reached.
-
-    Raises:
-        RegistryError: the champion's files cannot be fetched.
     """
-    fitted_at = champion.tags.get("nfbmr.fitted_at", "")
-    try:
-        detector = registry.load(champion.category, champion.version)
-    except WeightsError:
-        return Opponent(champion.version, {}, 0.0, fitted_at, "nothing")
+    detector = registry.load(champion.category, champion.version)
     data = registry.read_file(champion, EVIDENCE_FILE)
     own = _evidence(data)
     recorded = {name: own.scores[name] for name in challenger.scores if name in own.scores}
@@ -51,7 +77,7 @@ def opponent_of(champion: ModelVersion, challenger: Evidence, registry: Registry
         champion.version,
         {**recorded, **scored},
         detector.threshold,
-        fitted_at,
+        champion.tags.get("nfbmr.fitted_at", ""),
         f"{len(recorded)} scores that the champion recorded, {len(scored)} that it gave now",
         frozenset(own.held_out),
     )

@@ -8,7 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from nfbmr import storage, store_folders
-from nfbmr.errors import STORE_FAULTS, RegistryError, RegistryUnavailableError, StoreError
+from nfbmr.errors import (
+    STORE_FAULTS,
+    ForeignVersionError,
+    RegistryError,
+    RegistryUnavailableError,
+    StoreError,
+)
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import BY_GATE, Registry, detector_hash
 from nfbmr.train.category_task import CategoryTask
@@ -90,14 +96,14 @@ def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decis
     promotions = registry.promotions(fit.category)
     for promotion in promotions:
         if promotion.champion == version.version:
-            registry.champion(fit.category)  # Brings aliases in line that were left behind.
+            with suppress(ForeignVersionError):
+                registry.champion(fit.category)  # Brings aliases in line that were left behind.
             if promotions[-1].champion == version.version:
                 return Decision(True, promotion.reason, against=promotion.replaces)
             reason = f"it was champion ({promotion.reason}) until somebody promoted another version"
             return Decision(False, reason, against=promotions[-1].champion)
     for _ in range(_ATTEMPTS):
-        champion = registry.champion(fit.category)
-        opponent = opponent_of(champion, fit.evidence, registry) if champion else None
+        opponent = opponent_of(fit.category, fit.evidence, registry)
         decision = decide(
             fit.evidence,
             fit.fitted_at,
@@ -114,7 +120,7 @@ def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decis
             fit.category,
             version.version,
             {},
-            replacing=champion.version if champion else None,
+            replacing=opponent.version if opponent else None,
             kind=BY_GATE,
             reason=decision.reason,
         ):
@@ -127,7 +133,10 @@ def _judge(fit: FinishedFit, version: ModelVersion, registry: Registry) -> Decis
 
 def _taken_back(fit: FinishedFit, registry: Registry) -> str | None:
     """The version that the last promotion rolled back, where a fit is that one over again."""
-    version = registry.taken_back(fit.category)
+    try:
+        version = registry.taken_back(fit.category)
+    except ForeignVersionError:  # Which was not made by any fit.
+        return None
     if version is None:
         return None
     own = fit.tags()

@@ -1,5 +1,6 @@
 """A finished detector is forgotten only where it cannot be used; a store's trouble is no reason."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,16 +9,17 @@ import pytest
 from ray.train import Checkpoint
 
 from nfbmr.config import load_config
-from nfbmr.errors import StallError
+from nfbmr.errors import ForeignVersionError, StallError
 from nfbmr.progress import Progress
-from nfbmr.registry import Registry
+from nfbmr.registry import CHAMPION, Registry
+from nfbmr.registry.promotions import SETTLING_S
 from nfbmr.train.category_finish import finish, fit_of
 from nfbmr.train.category_task import CategoryTask
 from nfbmr.train.fit import EpochLosses
 from nfbmr.train.night import Night, open_night
 from nfbmr.train.ray_fit import Cause, Failed, Fitted, cause_of
 from nfbmr.train.registration import register_finished
-from tests.registry.finished_fit import finished_fit
+from tests.registry.finished_fit import finished_fit, make_detector
 
 QUIET = Progress(quiet=True)
 
@@ -121,3 +123,53 @@ def test_a_version_that_somebody_rolled_back_is_not_called_champion(
 )
 def test_what_an_error_of_a_worker_means(error: Exception, cause: Cause) -> None:
     assert cause_of(error) is cause
+
+
+def spoil(registry: Registry, how: str, elsewhere: Path) -> str:
+    """Make the champion one that cannot be loaded; returns its version."""
+    champion = registry.resolve("bottle")
+    tensors = Path(champion.source.removeprefix("file://")) / "detector.safetensors"
+    if how == "gone":
+        tensors.unlink()
+    if how == "damaged":
+        tensors.write_bytes(b"damaged")
+    if how != "foreign":
+        return champion.version
+    make_detector().save(elsewhere)
+    made = registry.client.create_model_version("nfbmr-bottle", str(elsewhere), None)
+    registry.client.set_registered_model_alias("nfbmr-bottle", CHAMPION, made.version)
+    return str(made.version)
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged", "foreign"])
+def test_a_champion_that_cannot_be_loaded_counts_as_none(
+    how: str, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every night would add a version that is never judged, while nobody can score."""
+    register_finished(finished_fit(tmp_path / "1"), registry, 0)
+    version = spoil(registry, how, tmp_path / "elsewhere")
+    later = time.time() + SETTLING_S + 1
+    monkeypatch.setattr("time.time", lambda: later)
+    good, decision = register_finished(finished_fit(tmp_path / "3", night=3), registry, 0)
+    assert (decision.promote, decision.against) == (True, version)
+    said = {"gone": "is not at", "damaged": "cannot be loaded into", "foreign": "not registered by"}
+    assert f"champion {version} cannot be loaded and so counts as none" in decision.reason
+    assert said[how] in decision.reason
+    assert registry.load("bottle").category == "bottle"
+    assert registry.resolve("bottle").version == good.version
+    again, decision = register_finished(finished_fit(tmp_path / "3", night=3), registry, 0)
+    assert (again.version, decision.promote) == (good.version, True)
+
+
+def test_a_foreign_version_that_was_rolled_back_stands_in_no_way(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_finished(finished_fit(tmp_path / "1"), registry, 0)
+    spoil(registry, "foreign", tmp_path / "elsewhere")
+    later = time.time() + SETTLING_S + 1
+    monkeypatch.setattr("time.time", lambda: later)
+    with pytest.raises(ForeignVersionError):
+        registry.champion("bottle")
+    assert registry.rollback("bottle").champion == "1"
+    _, decision = register_finished(finished_fit(tmp_path / "3", night=3), registry, 0)
+    assert decision.against == "1"

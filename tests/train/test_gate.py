@@ -182,3 +182,15 @@ def test_the_decision_and_its_numbers_are_plain_json_and_tags() -> None:
     assert float(tags["nfbmr.gate.labelled_auroc"]) == pytest.approx(
         values["numbers"]["labelled_auroc"], abs=1e-5
     )
+
+
+def test_a_champion_that_cannot_be_loaded_counts_as_none_and_is_named() -> None:
+    """The challenger must pass by itself; the number stays, against which it is promoted."""
+    gone = Opponent("3", {}, 0.0, "2026-11-25T02:00:00Z", "nothing", unusable="Its files are gone.")
+    decision = decide(evidence(labelled=20), TONIGHT, RATE, gone, GATE)
+    assert (decision.promote, decision.against, decision.basis) == (True, "3", BY_LABELS)
+    assert "champion 3 cannot be loaded and so counts as none: AUROC on labelled" in decision.reason
+    assert decision.reason.endswith("(Its files are gone.)")
+    strict = replace(GATE, min_auroc=1.0)
+    decision = decide(evidence(labelled=20, separation=0.5), TONIGHT, RATE, gone, strict)
+    assert failed(decision) == ["floor"]
