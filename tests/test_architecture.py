@@ -28,6 +28,7 @@ SETTINGS = {
     "nfbmr.resources",
     "nfbmr.second_attempts",
     "nfbmr.session",
+    "nfbmr.shared_places",
     "nfbmr.watchdog",
 }
 MIDDLE = {"nfbmr.train", "nfbmr.score", "nfbmr.report", "nfbmr.evaluate"}
@@ -52,6 +53,7 @@ ALLOWED = {
     "nfbmr.resources": FOUNDATION | {"nfbmr.settings"},
     "nfbmr.watchdog": FOUNDATION,
     "nfbmr.second_attempts": FOUNDATION | {"nfbmr.data"},
+    "nfbmr.shared_places": FOUNDATION | {"nfbmr.storage", "nfbmr.model"},
     "nfbmr.session": FOUNDATION | {"nfbmr.process_memory"},
     "nfbmr.settings": FOUNDATION | {"nfbmr.fit_settings", "nfbmr.model", "nfbmr.data"},
     "nfbmr.fit_settings": FOUNDATION | {"nfbmr.model"},

@@ -22,6 +22,7 @@ from nfbmr.score.category_rule import CategoryRule
 from nfbmr.score.dataset import finished_marker, is_being_retried, read_marker
 from nfbmr.score.finish import finish, plan_schema, recounted
 from nfbmr.score.listing_store import ListingStore
+from nfbmr.score.model_places import places_of_models
 from nfbmr.score.parts import check_folders
 from nfbmr.score.pipeline import score_units
 from nfbmr.score.plan import Plan, make_plan
@@ -34,13 +35,13 @@ from nfbmr.score.plan_files import (
     remove_other_plans,
 )
 from nfbmr.score.publish import is_published, remove_leftovers
-from nfbmr.score.shared_places import check_seen_by_all_nodes, places_of_models
 from nfbmr.score.sources import list_sources
 from nfbmr.score.statistics import WorkDone
 from nfbmr.score.status import begin_session
 from nfbmr.score.summary import ScoringSummary
 from nfbmr.score.units import finished_units
 from nfbmr.settings import RunSettings
+from nfbmr.shared_places import check_seen_by_all_nodes
 from nfbmr.store_faults import store_sentences
 
 

@@ -23,6 +23,7 @@ from nfbmr.store_faults import store_sentences
 from nfbmr.train.campaign_data import look_for, say_missing
 from nfbmr.train.campaign_features import FITS_PER_SLOT, CampaignFeatures, groups_of, in_order
 from nfbmr.train.campaign_fits import fit_and_register, rows_not_reached, rows_of_tonight
+from nfbmr.train.campaign_places import check_places
 from nfbmr.train.campaign_result import FAILED, NOT_STARTED, CampaignRows, CategoryResult
 from nfbmr.train.campaign_state import Campaign, CampaignOptions, CampaignPaths
 from nfbmr.train.category_finish import fit_of
@@ -67,10 +68,12 @@ def run_campaign(
         whether something ended the campaign before it was through.
 
     Raises:
-        NfbmrError: nothing could be done at all (no data, wrong settings, no registry).
+        NfbmrError: nothing could be done at all (no data, wrong settings, no registry, a node
+            that does not see the pictures or the work directory).
     """
     progress.say(f"Looking for pictures in {data}")
     samples, results = look_for(data, layout, categories)
+    check_places(samples, config, paths)
     registry.patiently(registry.prepare, config.run.registry_patience_s)
     if categories is None:
         say_missing(registry, data, {s.category for s in samples}, progress)

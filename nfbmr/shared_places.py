@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -13,24 +14,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from nfbmr import storage
 from nfbmr.errors import OutputError
 from nfbmr.model.weights import EMBEDDED, PRETRAINED, RANDOM
-from nfbmr.score.plan import PlannedModel
 
 _PATIENCE_S = 30.0
 _WILDCARDS = re.compile(r"[*?\[]")
 
 
-def places_of_models(models: Iterable[PlannedModel], weights: str | None) -> list[str]:
-    """Where the actors of a run find models and weights, of those in files: each place once.
+def weights_in_files(sources: Iterable[str]) -> list[str]:
+    """Those weights that are files, on a disk or in an object store."""
+    return [source for source in sources if source not in (EMBEDDED, PRETRAINED, RANDOM)]
 
-    Args:
-        models: of the plan.
-        weights: of the backbone, if not where they were at training.
-    """
-    models = list(models)
-    sources = [weights] if weights else [model.weights for model in models]
-    files = [source for source in sources if source not in (EMBEDDED, PRETRAINED, RANDOM)]
-    folders = [model.version.source for model in models]
-    return list(dict.fromkeys([*files, *(f for f in folders if f.startswith(("/", "file://")))]))
+
+def has_several_nodes() -> bool:
+    """Whether a worker may run on another node than this process."""
+    return len(_alive()) > 1
 
 
 def check_seen_by_all_nodes(uris: Sequence[str]) -> None:
@@ -46,7 +42,7 @@ def check_seen_by_all_nodes(uris: Sequence[str]) -> None:
         OutputError: a node does not see one of them.
     """
     local = local_places(uris)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = _alive()
     if not local or len(nodes) < 2:
         return
     ask = ray.remote(num_cpus=0, max_retries=0)(_unseen)
@@ -58,6 +54,10 @@ def check_seen_by_all_nodes(uris: Sequence[str]) -> None:
     }
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_PATIENCE_S)
     refuse_unseen({asked[answer]: _answer(answer) for answer in answered})
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def local_places(uris: Iterable[str]) -> list[str]:
@@ -98,7 +98,7 @@ def refuse_unseen(unseen: Mapping[str, Sequence[str]]) -> None:
     for node, paths in unseen.items():
         if paths:
             raise OutputError(
-                f"{paths[0]} is here, but not on the cluster's node {node}: give archives, an "
-                "--output, a registry and weights that all nodes reach, as an object store or a "
-                "share that is mounted on each of them."
+                f"{paths[0]} is here, but not on the cluster's node {node}: give pictures, an "
+                "--output or --work-dir, a registry and weights that all nodes reach, as an object "
+                "store or a share that is mounted on each of them."
             )
