@@ -6,14 +6,25 @@ its time has finished something; and what breaks in the pass of one group fails 
 
 from __future__ import annotations
 
+import errno
 import itertools
+import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nfbmr.config import Config
-from nfbmr.errors import STORE_FAULTS, StallError, StoreError, WorkerError
+from nfbmr.errors import (
+    STORE_FAULTS,
+    ConfigError,
+    StallError,
+    StoreError,
+    WeightsError,
+    WorkerError,
+)
+from nfbmr.model.backbone import create_backbone
 from nfbmr.progress import Progress
-from nfbmr.train.cache_eviction import evict
+from nfbmr.train.cache_eviction import evict, make_room
 from nfbmr.train.campaign_result import FAILED, CategoryResult, not_reached
 from nfbmr.train.category_tasks import pictures_of
 from nfbmr.train.feature_index import FeatureIndex, Picture
@@ -31,6 +42,12 @@ _PICTURES_AT_MOST = 10
 """Times ``GROUP_PICTURES``, however many fits find room: a night's end must not come first."""
 
 _UNREADABLE_SAID = 200
+_GIB = 2**30
+_HEADER_BYTES = 128
+"""Of an entry of the cache, about."""
+
+_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
+"""What a worker's failure says where nothing can be written any more."""
 
 
 @dataclass
@@ -42,7 +59,7 @@ class CampaignFeatures:
         root: of the feature cache.
         progress: where it says what it does.
         needed: entries of the cache.
-        backbone_key: of the backbone; empty before anything was computed.
+        backbone_key: of the backbone; empty before anybody asked for it.
         may_start: whether another category may begin now.
         not_reached: the row of one that may not.
     """
@@ -54,6 +71,8 @@ class CampaignFeatures:
     backbone_key: str = ""
     may_start: Callable[[], bool] = lambda: True
     not_reached: Callable[[str], CategoryResult] = not_reached
+    _entry_bytes: int = field(default=0, init=False)
+    _cache_at_most: float = field(default=math.inf, init=False)
 
     def compute(
         self, splits: Mapping[str, Split]
@@ -70,7 +89,7 @@ class CampaignFeatures:
                 no better.
         """
         try:
-            index = self._pass(splits)
+            index = self._pass_with_room(splits)
         except StallError:
             raise
         except WorkerError as error:
@@ -83,6 +102,55 @@ class CampaignFeatures:
         self.needed.update(index.entries.values())
         self.backbone_key = index.backbone_key
         return index, []
+
+    def _pass_with_room(self, splits: Mapping[str, Split]) -> FeatureIndex:
+        """One pass; where a disk is full, another one after old features made way."""
+        self._make_room(splits)
+        try:
+            return self._pass(splits)
+        except (StoreError, WorkerError) as error:
+            is_full = any(sign in str(error) for sign in _FULL)
+            if not is_full or not self._make_room(splits, is_full=True):
+                raise
+            return self._pass(splits)
+
+    def _make_room(self, splits: Mapping[str, Split], *, is_full: bool = False) -> int:
+        """Remove old features where new ones would not keep to the limit; returns how many."""
+        limit_gib = self.config.night.cache_gib
+        self._know_backbone()
+        coming = self._entry_bytes * sum(len(pictures_of(split)) for split in splits.values())
+        if limit_gib <= 0:
+            return 0
+        if not is_full and self._cache_at_most + coming <= limit_gib * _GIB:
+            self._cache_at_most += coming  # Nobody need list a cache that is far from full.
+            return 0
+        try:
+            done = make_room(
+                self.root, self.backbone_key, self.needed, limit_gib, coming, is_full=is_full
+            )
+        except (*STORE_FAULTS, StoreError) as error:
+            self.progress.say(f"warning: no room could be made in {self.root}: {error}")
+            return 0
+        self._cache_at_most = done.size_gib * _GIB + coming
+        if done.removed:
+            why = "the disk is full" if is_full else "new ones come"
+            self.progress.say(
+                f"Removed {done.removed} features from the cache that were not used for longest: "
+                f"{why}"
+            )
+        return done.removed
+
+    def _know_backbone(self) -> None:
+        """Look up the backbone's key and the size of its features, once.
+
+        Raises:
+            ConfigError: its settings do not fit.
+            WeightsError: its weights cannot be had.
+        """
+        if not self._entry_bytes:
+            backbone = create_backbone(self.config.backbone)
+            self.backbone_key = backbone.key()
+            self._entry_bytes = 2 * math.prod(backbone.shape) + _HEADER_BYTES
 
     def _pass(self, splits: Mapping[str, Split]) -> FeatureIndex:
         pictures = [p for split in splits.values() for p in pictures_of(split)]
@@ -129,8 +197,10 @@ class CampaignFeatures:
     def bound_cache(self) -> None:
         """Remove features that nobody has used for longest."""
         limit_gib = self.config.night.cache_gib
-        if not self.backbone_key:
-            return
+        try:
+            self._know_backbone()
+        except (ConfigError, WeightsError):
+            return  # Every group has said so.
         try:
             done = evict(self.root, self.backbone_key, self.needed, limit_gib)
         except (*STORE_FAULTS, StoreError) as error:

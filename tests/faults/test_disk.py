@@ -6,12 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
+from nfbmr.config import load_config
+from nfbmr.data.sample import Sample
 from nfbmr.errors import StoreError
+from nfbmr.progress import Progress
 from nfbmr.score.dataset import read_marker, read_scores
 from nfbmr.score.units import finished_units
 from nfbmr.settings import OutputSettings, RunSettings
 from nfbmr.store_faults import store_sentences
+from nfbmr.train.campaign_features import CampaignFeatures
+from nfbmr.train.feature_cache import FeatureCache
+from nfbmr.train.split import Split
 from tests.faults.conftest import Plant, Rows, assert_same, rows_of
 from tests.faults.driver import Driver
 from tests.score.committed_run import committed, finished
@@ -81,6 +89,30 @@ def test_a_disk_that_is_full_while_units_are_merged_loses_none(
     assert finished(output, plan, schema, settings).pictures == pictures
     names = read_scores(output).column("image_uri").to_pylist()
     assert len(names) == len(set(names)) == pictures
+
+
+# A store that is full is tried again for a minute.
+@pytest.mark.integration
+@pytest.mark.slow
+def test_features_of_another_backbone_make_way_where_the_disk_is_full(
+    small_disk: Path, tmp_path: Path, local_ray: None
+) -> None:
+    root = str(small_disk / "features")
+    for entry in ("00", "11", "22"):
+        FeatureCache(root, "old").write(entry, torch.zeros(64, 32, 32))
+    _fill(small_disk / "ballast", but_kib=0)
+    samples = []
+    for number in range(5):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(path)
+        samples.append(Sample(str(path), "nut", "train"))
+    config = load_config(None, ["backbone.image_size_px=64", "run.store_patience_s=1"], "small")
+    features = CampaignFeatures(config, root, Progress(quiet=True))
+    index, rows = features.compute({"nut": Split(fit=samples, held_out=[])})
+    assert rows == []
+    assert index is not None
+    assert index.computed == 5
+    assert FeatureCache(root, "old").names().tolist() == [b"11", b"22"]
 
 
 def _fill(ballast: Path, but_kib: int) -> None:

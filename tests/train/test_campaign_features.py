@@ -1,8 +1,10 @@
 """Features by groups of categories: every category once, the trouble of one is its own."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from nfbmr.errors import StallError, WorkerError
 from nfbmr.progress import Progress
 from nfbmr.train.campaign_features import CampaignFeatures, groups_of
 from nfbmr.train.category_tasks import pictures_of
+from nfbmr.train.feature_cache import FeatureCache
 from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.split import Split
 
@@ -115,3 +118,50 @@ def test_category_by_category_the_time_is_asked_for() -> None:
     assert outcomes == {"bad": "failed", "late": "not started", "later": "not started"}
     assert index is not None
     assert {picture.uri.split("/")[1] for picture in index.entries} == {"good"}
+
+
+class OnAFullDisk(CampaignFeatures):
+    """Whose pass finds no room while the features of another backbone are there."""
+
+    passes = 0
+
+    def _pass(self, splits: Mapping[str, Split]) -> FeatureIndex:
+        self.passes += 1
+        if FeatureCache(self.root, "old").names().size:
+            raise WorkerError("A worker failed: OSError: [Errno 28] No space left on device.")
+        entries = {p: p.uri for split in splits.values() for p in pictures_of(split)}
+        return FeatureIndex(self.backbone_key, {}, entries, {}, entries, len(entries))
+
+
+@pytest.mark.parametrize("limit_gib", [100, 0])
+def test_old_features_make_way_once_where_the_disk_is_full(limit_gib: int, tmp_path: Path) -> None:
+    """A limit of 0 says that nothing is ever removed."""
+    FeatureCache(str(tmp_path), "old").write("00", torch.zeros(8, 8, 8))
+    config = load_config(None, [f"night.cache_gib={limit_gib}"], "small")
+    features = OnAFullDisk(config, str(tmp_path), Progress(quiet=True))
+    index, rows = features.compute({"nut": split_of("nut", 5)})
+    if limit_gib:
+        assert (index is not None, rows, features.passes) == (True, [], 2)
+    else:
+        assert [row.outcome for row in rows] == ["failed"]
+        assert features.passes == 1
+
+
+def test_the_cache_is_bounded_where_no_pass_ever_came_through(tmp_path: Path) -> None:
+    """The backbone's key is known without."""
+    for entry in ("00", "11"):
+        FeatureCache(str(tmp_path), "old").write(entry, torch.zeros(8, 8, 8))
+    config = load_config(None, [f"night.cache_gib={1200 / 2**30}"], "small")
+    features = CampaignFeatures(config, str(tmp_path), Progress(quiet=True))
+    features.bound_cache()
+    assert FeatureCache(str(tmp_path), "old").names().size == 1
+
+
+def test_before_a_group_old_features_make_way_for_its_own(tmp_path: Path) -> None:
+    for entry in ("00", "11"):
+        FeatureCache(str(tmp_path), "old").write(entry, torch.zeros(8, 8, 8))
+    config = load_config(None, [f"night.cache_gib={4000 / 2**30}"], "small")
+    features = OnAFullDisk(config, str(tmp_path), Progress(quiet=True))
+    index, _ = features.compute({"nut": split_of("nut", 50)})
+    assert index is not None
+    assert features.passes == 1

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from nfbmr import storage
 from nfbmr.errors import FeaturesError
-from nfbmr.train.cache_eviction import evict
+from nfbmr.train.cache_eviction import evict, make_room
 from nfbmr.train.feature_cache import FeatureCache, _digest, is_among
 
 
@@ -150,3 +151,51 @@ def test_abandoned_partial_files_are_swept_after_a_day(tmp_path: Path) -> None:
     assert not old.exists()
     assert new.exists()
     assert names(cache) == ["aa"]
+
+
+ENTRY = 2 * 64 * 64 * 64
+
+
+def of_backbone(root: Path, key: str, entries: Iterable[str]) -> None:
+    cache = FeatureCache(str(root), key)
+    for entry in entries:
+        cache.write(entry, torch.zeros(64, 64, 64))
+
+
+def left(root: Path) -> set[str]:
+    found = root.rglob("*.features")
+    return {f"{path.parents[1].name}/{path.stem}" for path in found}
+
+
+def test_features_of_another_backbone_make_way_before_new_ones_come(tmp_path: Path) -> None:
+    """Four entries of 0.5 MiB and a limit of 2: the new ones would lie beside the old ones."""
+    of_backbone(tmp_path, "old", ["00", "11", "22", "33"])
+    evict(str(tmp_path), "old", ["00", "11", "22", "33"], 0)
+    limit = 2.01 * MIB
+    assert make_room(str(tmp_path), "new", [], limit, 0).removed == 0
+    assert make_room(str(tmp_path), "new", [], limit, 2 * ENTRY).removed == 2
+    assert left(tmp_path) == {"old/22", "old/33"}
+    of_backbone(tmp_path, "new", ["44", "55"])
+    assert make_room(str(tmp_path), "new", ["44", "55"], limit, 9 * ENTRY).removed == 2
+    assert left(tmp_path) == {"new/44", "new/55"}, "what the campaign uses stays"
+
+
+def test_what_the_latest_campaign_used_stays_for_tonight(tmp_path: Path) -> None:
+    """It does not know yet which of these entries its pictures have; here are more than fit."""
+    of_backbone(tmp_path, "key", ["00", "11", "22", "33"])
+    day = 86400
+    age_uses(str(tmp_path), {"00": 10 * day, "11": 17 * day, "22": 17 * day + 9, "33": 16 * day})
+    assert make_room(str(tmp_path), "key", [], 0.1 * MIB, 4 * ENTRY).removed == 1
+    assert left(tmp_path) == {"key/11", "key/22", "key/33"}
+    of_backbone(tmp_path, "key", ["44"])
+    assert make_room(str(tmp_path), "key", [], 0.1 * MIB, 0).removed == 0, "44 is new tonight"
+
+
+def test_a_disk_that_is_full_below_the_limit_is_given_room(tmp_path: Path) -> None:
+    of_backbone(tmp_path, "old", ["00", "11", "22"])
+    of_backbone(tmp_path, "new", ["44"])
+    assert make_room(str(tmp_path), "new", [], 100.0, 2 * ENTRY).removed == 0
+    done = make_room(str(tmp_path), "new", [], 100.0, 2 * ENTRY, is_full=True)
+    assert done.removed == 2
+    assert done.size_gib == pytest.approx(MIB, rel=0.01)
+    assert left(tmp_path) == {"old/22", "new/44"}
