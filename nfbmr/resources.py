@@ -45,6 +45,15 @@ def fitting_actors(run: RunSettings) -> int:
     return max(1, int(cpus / run.cpus_per_actor))
 
 
+def has_room_for_actor(run: RunSettings) -> bool:
+    """Whether a node that is up holds a backbone actor, if nobody else is on it."""
+    kind, needed = "GPU", run.gpus_per_actor
+    if cluster_gpus(run) == 0:
+        kind, needed = "CPU", run.cpus_per_actor * (1 - FETCH_CPUS)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(float(node.get(kind, 0.0)) >= needed for node in nodes)
+
+
 def decode_threads(run: RunSettings) -> int:
     """How many threads decode in a scoring actor."""
     if run.decode_threads > 0:

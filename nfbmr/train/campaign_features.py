@@ -24,6 +24,7 @@ from nfbmr.errors import (
 )
 from nfbmr.model.backbone import create_backbone
 from nfbmr.progress import Progress
+from nfbmr.resources import has_room_for_actor
 from nfbmr.train.cache_eviction import evict, make_room
 from nfbmr.train.campaign_result import FAILED, CategoryResult, not_reached
 from nfbmr.train.category_tasks import pictures_of
@@ -42,6 +43,10 @@ _PICTURES_AT_MOST = 10
 """Times ``GROUP_PICTURES``, however many fits find room: a night's end must not come first."""
 
 _UNREADABLE_SAID = 200
+
+_STALLS_IN_VAIN = 2
+"""So many categories by themselves stall before workers are taken for ones that never come."""
+
 _GIB = 2**30
 _HEADER_BYTES = 128
 """Of an entry of the cache, about."""
@@ -71,6 +76,7 @@ class CampaignFeatures:
     backbone_key: str = ""
     may_start: Callable[[], bool] = lambda: True
     not_reached: Callable[[str], CategoryResult] = not_reached
+    _finished: int = field(default=0, init=False)
     _entry_bytes: int = field(default=0, init=False)
     _cache_at_most: float = field(default=math.inf, init=False)
 
@@ -85,14 +91,15 @@ class CampaignFeatures:
             ConfigError: the backbone's settings do not fit.
             WeightsError: its weights cannot be had.
             StoreError: where the pictures lie, nothing is given any more.
-            StallError: nothing was computed for as long as is waited; a smaller pass would fare
-                no better.
+            StallError: nothing was finished for as long as is waited, and a smaller pass would
+                fare no better: no worker ever began, or it is the pass of one category.
         """
+        self._finished = 0
         try:
             index = self._pass_with_room(splits)
-        except StallError:
-            raise
         except WorkerError as error:
+            if isinstance(error, StallError) and not self._may_pass(splits):
+                raise
             if len(splits) == 1:
                 (name,) = splits
                 return None, [CategoryResult(name, FAILED, decision=str(error))]
@@ -102,6 +109,10 @@ class CampaignFeatures:
         self.needed.update(index.entries.values())
         self.backbone_key = index.backbone_key
         return index, []
+
+    def _may_pass(self, splits: Mapping[str, Split]) -> bool:
+        """Whether parts of a pass that stalled may come through: its workers began, or can."""
+        return len(splits) > 1 and (self._finished > 0 or has_room_for_actor(self.config.run))
 
     def _pass_with_room(self, splits: Mapping[str, Split]) -> FeatureIndex:
         """One pass; where a disk is full, another one after old features made way."""
@@ -158,25 +169,45 @@ class CampaignFeatures:
 
     def _one_pass(self, pictures: Sequence[Picture]) -> FeatureIndex:
         with self.progress.counter("features", len(pictures)) as count:
+
+            def note(done: int, _: int) -> None:
+                self._finished += 1
+                count(done)
+
             return compute_features(
                 pictures,
                 self.config.backbone,
                 self.root,
                 self.config.run,
-                lambda done, _: count(done),
+                note,
                 say=self.progress.say,
             )
 
     def _one_by_one(
         self, splits: Mapping[str, Split]
     ) -> tuple[FeatureIndex | None, list[CategoryResult]]:
+        """A pass per category, in which every one may stall by itself.
+
+        Raises:
+            StallError: nobody has finished anything yet: not every category waits in vain.
+        """
         whole: FeatureIndex | None = None
         failures: list[CategoryResult] = []
+        have_begun, stalls = self._finished > 0, 0
         for name, split in splits.items():
             if not self.may_start():
                 failures.append(self.not_reached(name))
                 continue
-            index, failed = self.compute({name: split})
+            try:
+                index, failed = self.compute({name: split})
+            except StallError as error:
+                stalls += 1
+                have_begun |= self._finished > 0
+                if not have_begun and stalls >= _STALLS_IN_VAIN:
+                    raise
+                index, failed = None, [CategoryResult(name, FAILED, decision=str(error))]
+            else:
+                have_begun = True
             failures += failed
             if index is not None:
                 whole = index if whole is None else joined(whole, index)

@@ -68,21 +68,75 @@ class Breaking(CampaignFeatures):
 
 
 class Stalling(CampaignFeatures):
-    """For whose actors there is no room."""
+    """Of whose pass nothing comes any more once it has come to a category, or never."""
 
-    passes = 0
+    hung: frozenset[str] = frozenset()
+    before: int = 0
+    passes: int = 0
 
     def _pass(self, splits: Mapping[str, Split]) -> FeatureIndex:
         self.passes += 1
-        raise StallError("No picture was finished.")
+        if self.hung & set(splits):
+            self._finished = self.before
+            raise StallError("No picture was finished.")
+        pictures = [p for split in splits.values() for p in pictures_of(split)]
+        entries = {picture: f"{picture.uri}-{picture.variant}" for picture in pictures}
+        return FeatureIndex("key", {}, entries, {}, entries, len(entries))
 
 
-def test_a_pass_that_stalls_is_not_repeated_category_by_category() -> None:
+def stalling(hung: str, before: int, *overrides: str) -> Stalling:
+    config = load_config(None, overrides, "small")
+    features = Stalling(config, "/nowhere", Progress(quiet=True))
+    features.hung, features.before = frozenset(hung), before
+    features.backbone_key, features._entry_bytes = "key", 1  # Not looked up by every example.
+    return features
+
+
+def test_where_no_worker_can_begin_a_pass_that_stalls_is_not_repeated(local_ray: None) -> None:
     """Every category by itself would wait as long again, and in vain."""
-    features = Stalling(load_config(None, (), "small"), "/nowhere", Progress(quiet=True))
+    for overrides in (["run.gpus=1"], ["run.cpus_per_actor=10000"]):
+        features = stalling("abcd", 0, *overrides)
+        with pytest.raises(StallError):
+            features.compute({name: split_of(name, 5) for name in "abcd"})
+        assert features.passes == 1
+
+
+def test_workers_that_are_never_free_are_not_waited_for_by_every_category(local_ray: None) -> None:
+    features = stalling("abcd", 0)
     with pytest.raises(StallError):
-        features.compute({name: split_of(name, 5) for name in ("good", "better")})
-    assert features.passes == 1
+        features.compute({name: split_of(name, 5) for name in "abcd"})
+    assert features.passes == 3
+
+
+@given(hung=st.text("abcd", min_size=1), left=st.integers(0, 4))
+def test_a_stall_is_the_matter_of_the_category_whose_pictures_hang(hung: str, left: int) -> None:
+    """Each has its own wait, as long as another category may begin."""
+    features = stalling(hung, 1)
+    turns = iter([True] * left + [False] * 4)
+    features.may_start = lambda: next(turns)
+    index, rows = features.compute({name: split_of(name, 5) for name in "abcd"})
+    begun = set("abcd"[:left])
+    outcomes = {row.category: row.outcome for row in rows}
+    late = set("abcd") - begun
+    assert outcomes == dict.fromkeys(begun & set(hung), "failed") | dict.fromkeys(
+        late, "not started"
+    )
+    good = {picture.uri.split("/")[1] for picture in index.entries} if index else set()
+    assert good == begun - set(hung)
+    assert features.passes == 1 + left
+
+
+def test_a_category_that_hangs_before_anything_is_finished_costs_the_others_nothing(
+    local_ray: None,
+) -> None:
+    index, rows = stalling("a", 0).compute({name: split_of(name, 5) for name in "abc"})
+    assert [(row.category, row.outcome) for row in rows] == [("a", "failed")]
+    assert index is not None
+
+
+def test_a_group_of_one_that_stalls_ends_as_a_whole_one_does() -> None:
+    with pytest.raises(StallError):
+        stalling("a", 1).compute({"a": split_of("a", 5)})
 
 
 @pytest.mark.parametrize("others", [["good", "better"], ["good"], []])
