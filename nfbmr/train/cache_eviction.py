@@ -61,7 +61,7 @@ def evict(root: str, backbone_key: str, needed: Collection[str], limit_gib: floa
         ages = {name: noted.get(name, file.changed_at) for name, file in found.items()}
         removed = _oldest(found, found.keys() - wanted, ages, _size(found) - limit_gib * _GIB)
     store_folders.remove_files(root, removed)
-    kept = {name: file for name, file in found.items() if name not in set(removed)}
+    kept = {name: found[name] for name in found.keys() - set(removed)}
     _write_uses(root, {name: used for name, used in noted.items() if name in kept})
     needed_bytes = _size({name: file for name, file in found.items() if name in wanted})
     return Eviction(len(removed), _size(kept) / _GIB, needed_bytes / _GIB)
