@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.errors import StoreError
@@ -127,6 +127,7 @@ def test_what_is_refused_again_stays_an_error_while_pictures_that_were_read_stil
         fetched(again, output, lambda: others, False)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000))
 def test_units_are_drawn_from_everywhere_in_a_plan(count: int) -> None:
     plan, _ = planned([count], ["bottle"], unit_size=1) if count else (empty_plan(), None)
