@@ -8,7 +8,7 @@ from functools import partial
 
 from nfbmr import __version__
 from nfbmr.config import Config
-from nfbmr.errors import ConfigError, MissingFilesError, WeightsError
+from nfbmr.errors import ConfigError, ForeignVersionError, MissingFilesError, WeightsError
 from nfbmr.gate_settings import GateSettings
 from nfbmr.model_version import ModelVersion
 from nfbmr.registry import CHALLENGER, Registry
@@ -67,7 +67,8 @@ def fitted_before(
     patience_s = config.run.registry_patience_s
     champion = registry.patiently(partial(registry.find, category), patience_s)
     if champion is not None:
-        if found(champion):
+        loads = partial(_can_be_loaded, registry, champion)
+        if found(champion) and registry.patiently(loads, patience_s):
             why = "is champion: it was fitted on the same pictures with the same settings"
             yield _of(champion, f"version {champion.version} {why}")
         other = registry.patiently(partial(registry.taken_back, category), patience_s)
@@ -86,6 +87,15 @@ def fitted_before(
     if evidence is not None:
         labelled = {name: name in evidence.defective for name in evidence.labelled}
         yield _of(challenger, _refusal(challenger), labelled)
+
+
+def _can_be_loaded(registry: Registry, champion: ModelVersion) -> bool:
+    """What is gone or damaged scores nothing, however equal a new fit would be."""
+    try:
+        registry.load(champion.category, champion.version)
+    except (WeightsError, MissingFilesError, ForeignVersionError):
+        return False
+    return True
 
 
 def _of(

@@ -244,6 +244,22 @@ def test_what_was_rolled_back_is_not_fitted_again_every_night(
     assert left_out() == [second], "a person's choice is no rollback"
 
 
+def test_a_champion_whose_files_are_gone_is_fitted_again(trained: Trained, tmp_path: Path) -> None:
+    """It fails every scoring run, and would be called unchanged until somebody looks."""
+    first, second = (result.category for result in trained.results)
+    splits, _ = split_categories(discover(trained.factory.root, "mvtec"), trained.config)
+    source = trained.registry.resolve(first).source.removeprefix("file://")
+    tensors = Path(source) / "detector.safetensors"
+    moved = tensors.rename(tmp_path / "moved")
+    try:
+        _, names = unchanged_categories(splits, trained.config, trained.registry, QUIET)
+    finally:
+        moved.rename(tensors)
+    assert list(names) == [second]
+    _, names = unchanged_categories(splits, trained.config, trained.registry, QUIET)
+    assert list(names) == [first, second]
+
+
 def test_what_the_gate_refused_is_not_fitted_again_every_night(
     trained: Trained, tmp_path: Path
 ) -> None:
