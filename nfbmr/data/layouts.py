@@ -49,11 +49,13 @@ class Discovery:
         samples: in the order of their URIs, which on a local disk are plain absolute paths.
         left_over: folders of pictures in which the layout found no category, with a sentence for
             each; none where categories were asked for by name.
+        versions: of all pictures by URI, as ``Tree.versions``.
     """
 
     layout: str
     samples: list[Sample]
     left_over: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 def discover(
@@ -110,7 +112,9 @@ def discover_all(
     passed_over = left_over(tree, chosen, found) if categories is None else {}
     samples = _selected(samples, categories)
     _check_normals(samples, tree.root, chosen)
-    return Discovery(chosen, sorted(samples, key=lambda sample: sample.uri), passed_over)
+    versions = {tree.uri(name): tree.versions[name] for name in tree.pictures}
+    ordered = sorted(samples, key=lambda sample: sample.uri)
+    return Discovery(chosen, ordered, passed_over, versions)
 
 
 def recognise(tree: Tree) -> str:

@@ -30,6 +30,7 @@ from nfbmr.train.category_finish import fit_of
 from nfbmr.train.category_tasks import Preparation, make_tasks, split_categories
 from nfbmr.train.fingerprints import fingerprint
 from nfbmr.train.fit_capacity import slots_of
+from nfbmr.train.hash_memory import HashMemory
 from nfbmr.train.night import open_night, tolerated
 from nfbmr.train.night_lease import held
 from nfbmr.train.split import Split
@@ -72,23 +73,25 @@ def run_campaign(
             that does not see the pictures or the work directory).
     """
     progress.say(f"Looking for pictures in {data}")
-    samples, results = look_for(data, layout, categories)
-    check_places(samples, config, paths)
+    tonight = look_for(data, layout, categories)
+    check_places(tonight.samples, config, paths)
     registry.patiently(registry.prepare, config.run.registry_patience_s)
     if categories is None:
-        say_missing(registry, data, {s.category for s in samples}, progress)
+        say_missing(registry, data, {s.category for s in tonight.samples}, progress)
     chosen = None if categories is None else sorted(set(categories))
     learned = {k: v for k, v in config.as_dict().items() if k not in ("run", "night")}
-    key = fingerprint(storage.absolute_uri(data), layout, chosen, registry.uri, learned)
+    root = storage.absolute_uri(data)
+    memory = HashMemory(paths.hashes, root, tonight.versions, progress)
+    key = fingerprint(root, layout, chosen, registry.uri, learned)
     nights = storage.join(paths.checkpoints, "nights")
     with held(storage.join(nights, f"{key}.lease"), "The same command", progress) as lease:
         with store_sentences(f"Opening the night in {nights}"):
             night = open_night(nights, key, progress, config.night.resume_hours)
         campaign = Campaign(
-            config, paths, registry, progress, options or CampaignOptions(), night, lease
+            config, paths, registry, progress, options or CampaignOptions(), night, lease, memory
         )
-        splits, failed = split_categories(samples, config)
-        results += failed + (_run(campaign, splits) if splits else [])
+        splits, failed = split_categories(tonight.samples, config)
+        results = tonight.results + failed + (_run(campaign, splits) if splits else [])
         if lease.is_lost:
             campaign.error = OutputError(
                 "Another process took this night over while this one stood still: it finishes what "
@@ -154,7 +157,8 @@ def _batches(
     if not campaign.options.only_changed or not campaign.may_start():
         yield splits, [], None
         return
-    comparison = Comparison(campaign.config, campaign.registry, campaign.progress)
+    memory = campaign.memory
+    comparison = Comparison(campaign.config, campaign.registry, campaign.progress, memory)
     comparison.look_up(splits)
     ordered = {name: splits[name] for name in in_order(splits, campaign.night.waited_for)}
     for batch in comparison.batches(ordered):
@@ -170,6 +174,8 @@ def _batches(
             rows = _failed(batch.keys() & comparison.before.keys(), failure)
         done = {row.category for row in rows}
         yield {name: split for name, split in batch.items() if name not in done}, rows, error
+    if memory is not None:
+        memory.forget_old()
 
 
 def _unchanged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from nfbmr.data.layouts import discover, discover_all
 from nfbmr.data.sample import Sample
@@ -14,9 +15,22 @@ from nfbmr.train.campaign_result import FAILED, CategoryResult
 _NAMED = 20
 
 
-def look_for(
-    data: str, layout: str, categories: Sequence[str] | None
-) -> tuple[list[Sample], list[CategoryResult]]:
+@dataclass(frozen=True)
+class Tonight:
+    """What there is to train on.
+
+    Attributes:
+        samples: the pictures.
+        results: rows of categories that should be there and are not.
+        versions: of pictures by URI, as they were listed.
+    """
+
+    samples: list[Sample]
+    results: list[CategoryResult]
+    versions: dict[str, str]
+
+
+def look_for(data: str, layout: str, categories: Sequence[str] | None) -> Tonight:
     """Find the pictures; a category that should be there and is not is a result already.
 
     That is one that was asked for, and where none was, a folder of pictures in which the layout
@@ -32,7 +46,7 @@ def look_for(
     """
     found = discover_all(data, layout)
     if categories is None:
-        return found.samples, _failed(found.left_over)
+        return Tonight(found.samples, _failed(found.left_over), found.versions)
     known = {sample.category for sample in found.samples}
     missing = sorted(set(categories) - known)
     if missing and len(missing) == len(set(categories)):
@@ -40,7 +54,8 @@ def look_for(
     chosen = [sample for sample in found.samples if sample.category in set(categories)]
     names = ", ".join(sorted(known))
     reason = f"there are no pictures of it in {data} now: expected some of {names}"
-    return chosen, _failed({name: found.left_over.get(name, reason) for name in missing})
+    reasons = {name: found.left_over.get(name, reason) for name in missing}
+    return Tonight(chosen, _failed(reasons), found.versions)
 
 
 def say_missing(

@@ -12,6 +12,7 @@ from nfbmr.progress import Progress
 from nfbmr.registry import Registry
 from nfbmr.train.campaign_result import CategoryResult, not_reached
 from nfbmr.train.category_task import CategoryTask
+from nfbmr.train.hash_memory import HashMemory
 from nfbmr.train.night import Night
 from nfbmr.train.night_lease import Lease
 
@@ -27,6 +28,11 @@ class CampaignPaths:
 
     features: str
     checkpoints: str
+
+    @property
+    def hashes(self) -> str:
+        """Where it is kept what pictures are, so that not all are read every night."""
+        return storage.join(self.features, "hashes")
 
     @property
     def unregistered(self) -> str:
@@ -71,6 +77,7 @@ class Campaign:
         options: what it leaves out.
         night: what it remembers until it ends.
         lease: says whether the night is still this process's.
+        memory: what earlier nights know of the pictures.
         tasks: by category, of the group at work.
         fits: names of all fits that were begun or gone on with, by category.
         is_open: whether the same command has something left to do.
@@ -84,6 +91,7 @@ class Campaign:
     options: CampaignOptions
     night: Night
     lease: Lease
+    memory: HashMemory | None = None
     tasks: dict[str, CategoryTask] = field(default_factory=dict)
     fits: dict[str, str] = field(default_factory=dict)
     is_open: bool = False

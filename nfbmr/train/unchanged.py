@@ -17,6 +17,7 @@ from nfbmr.train.entry_names import entry_name
 from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.fingerprints import settings_fingerprint
 from nfbmr.train.fitted_before import FittedBefore, fitted_before
+from nfbmr.train.hash_memory import HashMemory
 from nfbmr.train.picture_names import content_hashes
 from nfbmr.train.split import Split
 from nfbmr.train.store_silence import settled
@@ -37,13 +38,16 @@ class Comparison:
         config: all settings.
         registry: with the versions.
         progress: where it says what it does.
+        memory: what earlier nights know of the pictures: those are not fetched.
         before: versions with tonight's settings, of the categories that have any.
     """
 
     config: Config
     registry: Registry
     progress: Progress
+    memory: HashMemory | None = None
     before: dict[str, Iterator[FittedBefore]] = field(default_factory=dict)
+    _known: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def look_up(self, categories: Iterable[str]) -> None:
         """Ask the registry which categories have a version with tonight's settings.
@@ -68,7 +72,7 @@ class Comparison:
         batch: dict[str, Split] = {}
         count = 0
         for name, split in splits.items():
-            own = len(split.pictures) if name in self.before else 0
+            own = self._count_to_read(name, split) if name in self.before else 0
             if batch and own and count + own > COMPARED_AT_ONCE:
                 yield batch
                 batch, count = {}, 0
@@ -94,7 +98,10 @@ class Comparison:
             WorkerError: no worker could read them.
         """
         own = {name: split for name, split in splits.items() if name in self.before}
-        hashes = self._hashes(p for split in own.values() for p in training_pictures(split))
+        known = {name: self._known_of(name, split) for name, split in own.items()}
+        hashes = {uri: hash_ for some in known.values() for uri, hash_ in some.items()}
+        training = (p for split in own.values() for p in training_pictures(split))
+        hashes |= self._hashes(p for p in training if p.uri not in hashes)
         found: dict[str, FittedBefore] = {}
         for name, split in own.items():
             names = {p: hashes[p.uri] for p in training_pictures(split) if p.uri in hashes}
@@ -102,11 +109,13 @@ class Comparison:
             if same is not None:
                 found[name] = same
         judged = {name: own[name] for name, same in found.items() if same.labelled is not None}
-        labelled = self._hashes(Picture(s.uri) for split in judged.values() for s in split.labelled)
+        labelled = (Picture(s.uri) for split in judged.values() for s in split.labelled)
+        hashes |= self._hashes(p for p in labelled if p.uri not in hashes)
         for name, split in judged.items():
-            if _labelled(split, hashes, labelled) != found[name].labelled:
+            if _labelled(split, hashes) != found[name].labelled:
                 del found[name]
-        hashes |= labelled
+        for name, split in own.items():
+            self._remember(name, split, hashes, known[name])
         self.progress.say(f"{len(found)} of {len(splits)} categories have not changed")
         rows = [_row(name, own[name], same) for name, same in found.items()]
         return rows, {name: _entries(own[name], hashes) for name in found}
@@ -131,6 +140,25 @@ class Comparison:
             self.registry.prepare()  # Fails, too, where it is not this category's trouble alone.
             self.progress.say(f"warning: {category} is taken for changed: {error}")
             return None
+
+    def _count_to_read(self, category: str, split: Split) -> int:
+        known = self._known_of(category, split)
+        self._known[category] = known
+        return sum(sample.uri not in known for sample in split.pictures)
+
+    def _known_of(self, category: str, split: Split) -> dict[str, str]:
+        """Content hashes by URI that need no reading."""
+        if self.memory is None:
+            return {}
+        known = self._known.pop(category, None)
+        return self.memory.known(category, _uris(split)) if known is None else known
+
+    def _remember(
+        self, category: str, split: Split, hashes: Mapping[str, str], known: Mapping[str, str]
+    ) -> None:
+        if self.memory is not None:
+            own = {uri: hashes[uri] for uri in _uris(split) if uri in hashes}
+            self.memory.keep(category, own, known)
 
     def _hashes(self, pictures: Iterable[Picture]) -> dict[str, str]:
         """Content hashes by URI; what a store does not give is asked for again."""
@@ -165,12 +193,14 @@ def unchanged_categories(
     return comparison.unchanged(splits)
 
 
-def _labelled(
-    split: Split, hashes: Mapping[str, str], labelled: Mapping[str, str]
-) -> dict[str, bool]:
+def _uris(split: Split) -> list[str]:
+    return [sample.uri for sample in (*split.pictures, *split.labelled)]
+
+
+def _labelled(split: Split, hashes: Mapping[str, str]) -> dict[str, bool]:
     """What a fit would be judged by: labelled pictures that are not copies of training pictures."""
     trained_on = {hashes[p.uri] for p in training_pictures(split) if p.uri in hashes}
-    kinds = {labelled[s.uri]: s.is_defective for s in split.labelled if s.uri in labelled}
+    kinds = {hashes[s.uri]: s.is_defective for s in split.labelled if s.uri in hashes}
     return {name: kind for name, kind in kinds.items() if name not in trained_on}
 
 

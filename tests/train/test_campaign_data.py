@@ -22,14 +22,16 @@ def folders(root: Path) -> Path:
 
 def test_a_folder_in_which_no_category_is_found_is_a_failed_row(tmp_path: Path) -> None:
     data = str(folders(tmp_path))
-    samples, rows = look_for(data, "auto", None)
-    assert {sample.category for sample in samples} == {"bottle"}
+    tonight = look_for(data, "auto", None)
+    rows = tonight.results
+    assert {sample.category for sample in tonight.samples} == {"bottle"}
+    assert tonight.versions.keys() >= {sample.uri for sample in tonight.samples}
     assert [(row.category, row.outcome) for row in rows] == [("cable", "failed")]
     assert "cable has 9 pictures, none in normal/" in rows[0].decision
-    _, (asked, gone) = look_for(data, "folder", ["bottle", "cable", "gone"])
+    asked, gone = look_for(data, "folder", ["bottle", "cable", "gone"]).results
     assert asked == rows[0]
     assert "there are no pictures of it" in gone.decision
-    assert look_for(data, "folder", ["bottle"])[1] == []
+    assert look_for(data, "folder", ["bottle"]).results == []
     with pytest.raises(DataError, match="no category 'cable'"):
         look_for(data, "folder", ["cable"])
 

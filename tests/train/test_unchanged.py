@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfbmr.config import Config, load_config
-from nfbmr.data.layouts import discover
+from nfbmr.data.layouts import discover, discover_all
 from nfbmr.data.sample import Sample
 from nfbmr.errors import RegistryUnavailableError, StoreError
 from nfbmr.model_version import ModelVersion
@@ -30,6 +30,7 @@ from nfbmr.train.category_tasks import split_categories
 from nfbmr.train.feature_index import FeatureIndex, Picture
 from nfbmr.train.finished import FINGERPRINT_TAGS
 from nfbmr.train.gate import AGAINST_TAG, VERDICT_TAG, Decision
+from nfbmr.train.hash_memory import HashMemory
 from nfbmr.train.split import Split
 from nfbmr.train.unchanged import Comparison, unchanged_categories
 from tests.conftest import Trained
@@ -120,9 +121,9 @@ def test_other_settings_are_noticed_before_any_picture_is_read(
 def test_a_night_that_ends_while_it_compares_has_compared_something(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And begins with the rest the next time."""
+    """The next time it begins with the rest, and what was read is not read again."""
     monkeypatch.setattr(unchanged, "COMPARED_AT_ONCE", 1)
-    paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
+    paths = CampaignPaths.under(str(tmp_path))
 
     def rows(times: int) -> dict[str, str]:
         arguments = (str(trained.factory.root), "mvtec", None, trained.config, paths)
@@ -131,8 +132,7 @@ def test_a_night_that_ends_while_it_compares_has_compared_something(
 
     first, second = sorted(result.category for result in trained.results)
     assert rows(2) == {first: "unchanged", second: "not started"}
-    assert rows(2) == {first: "not started", second: "unchanged"}
-    assert rows(3) == {first: "unchanged", second: "unchanged"}
+    assert rows(2) == {first: "unchanged", second: "unchanged"}
 
 
 def test_a_store_that_fails_while_pictures_are_compared_fails_no_others(
@@ -148,11 +148,49 @@ def test_a_store_that_fails_while_pictures_are_compared_fails_no_others(
 
     monkeypatch.setattr(unchanged, "COMPARED_AT_ONCE", 1)
     monkeypatch.setattr(unchanged, "content_hashes", gone)
-    paths = CampaignPaths(str(trained.work_dir / "features"), str(tmp_path / "checkpoints"))
+    paths = CampaignPaths.under(str(tmp_path))
     arguments = (str(trained.factory.root), "mvtec", None, trained.config, paths)
     rows = run_campaign(*arguments, trained.registry, QUIET, Asked(times=9))
     assert {row.category: row.outcome for row in rows} == {first: "failed", second: "unchanged"}
     assert "gives no picture" in rows[0].decision
+
+
+def test_pictures_that_have_not_changed_are_read_in_one_night_alone(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = sorted(result.category for result in trained.results)
+    data = tmp_path / "data"
+    shutil.copytree(trained.factory.root, data)
+    read: list[str] = []
+    real = unchanged.content_hashes
+
+    def counted(pictures: Sequence[Picture], *arguments: Any) -> FeatureIndex:
+        read.extend(picture.uri for picture in pictures)
+        return real(pictures, *arguments)
+
+    monkeypatch.setattr(unchanged, "content_hashes", counted)
+
+    def left_out() -> list[str]:
+        read.clear()
+        found = discover_all(str(data), "mvtec")
+        memory = HashMemory(str(tmp_path / "hashes"), str(data), found.versions, QUIET)
+        splits, _ = split_categories(found.samples, trained.config)
+        comparison = Comparison(trained.config, trained.registry, QUIET, memory)
+        comparison.look_up(splits)
+        (batch,) = comparison.batches(splits)
+        rows, names = comparison.unchanged(batch)
+        assert names.keys() == {row.category for row in rows}
+        return [row.category for row in rows]
+
+    assert left_out() == [first, second]
+    splits, _ = split_categories(discover(str(data), "mvtec"), trained.config)
+    assert len(read) == sum(len(split.pictures) for split in splits.values())
+    assert left_out() == [first, second]
+    assert read == []
+    one = min((data / first / "train" / "good").iterdir())
+    shutil.copy(max((data / first / "train" / "good").iterdir()), one)
+    assert left_out() == [second]
+    assert read == [str(one)]
 
 
 @given(
