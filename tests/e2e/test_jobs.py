@@ -76,7 +76,8 @@ def test_a_night_in_which_nothing_changed(
     arguments = ["--data", trained.factory.root, "--layout", "mvtec", *common(trained)]
     arguments += ["--preset", "small", "--set", "backbone.image_size_px=128"]
     arguments += ["--set", "fit.min_steps=60", "--set", "calibration.false_alarm_rate=0.1"]
-    arguments += ["--only-changed", "--until", "06:00", "--json", str(tmp_path / "night.json")]
+    until = f"{datetime.now() + timedelta(hours=9):%H:%M}"
+    arguments += ["--only-changed", "--until", until, "--json", str(tmp_path / "night.json")]
     assert jobs.train.main(arguments) == 0
     rows = json.loads((tmp_path / "night.json").read_text())
     assert [row["outcome"] for row in rows] == ["unchanged", "unchanged"]
