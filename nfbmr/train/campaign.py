@@ -77,7 +77,7 @@ def run_campaign(
     check_places(tonight.samples, config, paths)
     registry.patiently(registry.prepare, config.run.registry_patience_s)
     if categories is None:
-        say_missing(registry, data, {s.category for s in tonight.samples}, progress)
+        say_missing(registry, data, tonight.categories, progress)
     chosen = None if categories is None else sorted(set(categories))
     learned = {k: v for k, v in config.as_dict().items() if k not in ("run", "night")}
     root = storage.absolute_uri(data)

@@ -29,6 +29,11 @@ class Tonight:
     results: list[CategoryResult]
     versions: dict[str, str]
 
+    @property
+    def categories(self) -> set[str]:
+        """All that have pictures or a row."""
+        return {s.category for s in self.samples} | {r.category for r in self.results}
+
 
 def look_for(data: str, layout: str, categories: Sequence[str] | None) -> Tonight:
     """Find the pictures; a category that should be there and is not is a result already.
@@ -66,7 +71,7 @@ def say_missing(
     Args:
         registry: with the categories of all nights.
         data: data root, for the sentence.
-        categories: that have pictures.
+        categories: of which there is something to say anyway.
         progress: told of them; of a registry that cannot be asked, too, which is no failure yet.
     """
     try:

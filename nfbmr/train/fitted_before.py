@@ -17,6 +17,7 @@ from nfbmr.train.finished import DATA_TAG, SETTINGS_TAG
 from nfbmr.train.gate import AGAINST_TAG, NOBODY, REFUSED, VERDICT_TAG
 
 _RELEASE_TAG = "nfbmr.version"
+_TIME_TAG = "nfbmr.fitted_at"
 _UNREADABLE = (
     ConfigError,
     MissingFilesError,
@@ -80,8 +81,7 @@ def fitted_before(
     challenger = registry.patiently(partial(registry.find, category, CHALLENGER), patience_s)
     if challenger is None or not found(challenger):
         return
-    against = NOBODY if champion is None else champion.version
-    if not _is_refused(challenger, against):
+    if not _is_refused(challenger, champion):
         return
     evidence = registry.patiently(partial(_judged_by, registry, challenger, config), patience_s)
     if evidence is not None:
@@ -104,10 +104,16 @@ def _of(
     return FittedBefore(version.version, version.tags.get(DATA_TAG, ""), decision, labelled)
 
 
-def _is_refused(version: ModelVersion, against: str) -> bool:
-    """Whether the gate of this release refused a version against this champion."""
+def _is_refused(version: ModelVersion, champion: ModelVersion | None) -> bool:
+    """Whether the gate of this release refused a version against this champion, not for its age."""
+    against = NOBODY if champion is None else champion.version
     wanted = {VERDICT_TAG: REFUSED, AGAINST_TAG: against, _RELEASE_TAG: __version__}
-    return all(version.tags.get(tag) == value for tag, value in wanted.items())
+    is_older = champion is not None and _fitted_at(version) < _fitted_at(champion)
+    return not is_older and all(version.tags.get(tag) == value for tag, value in wanted.items())
+
+
+def _fitted_at(version: ModelVersion) -> str:
+    return version.tags.get(_TIME_TAG, "")
 
 
 def _judged_by(registry: Registry, version: ModelVersion, config: Config) -> Evidence | None:

@@ -27,6 +27,7 @@ def test_a_folder_in_which_no_category_is_found_is_a_failed_row(tmp_path: Path) 
     assert {sample.category for sample in tonight.samples} == {"bottle"}
     assert tonight.versions.keys() >= {sample.uri for sample in tonight.samples}
     assert [(row.category, row.outcome) for row in rows] == [("cable", "failed")]
+    assert tonight.categories == {"bottle", "cable"}
     assert "cable has 9 pictures, none in normal/" in rows[0].decision
     asked, gone = look_for(data, "folder", ["bottle", "cable", "gone"]).results
     assert asked == rows[0]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.data.content import content_hash
@@ -46,6 +46,7 @@ def test_a_store_that_tells_no_time_is_read_every_night(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2000), st.binary(max_size=3))
+@settings(max_examples=50, deadline=None)
 def test_a_damaged_file_counts_as_none(
     tmp_path_factory: pytest.TempPathFactory, place: int, damage: bytes
 ) -> None:

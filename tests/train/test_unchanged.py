@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfbmr.config import Config, load_config
@@ -193,9 +193,8 @@ def test_pictures_that_have_not_changed_are_read_in_one_night_alone(
     assert read == [str(one)]
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 90_000), st.booleans()), min_size=1, max_size=9),
-)
+@given(st.lists(st.tuples(st.integers(1, 90_000), st.booleans()), min_size=1, max_size=9))
+@settings(max_examples=20, deadline=None)
 def test_batches_hold_all_categories_in_order_and_not_too_many_pictures(
     own: list[tuple[int, bool]],
 ) -> None:
@@ -313,7 +312,8 @@ def test_what_the_gate_refused_is_not_fitted_again_every_night(
         )
         return str(created.version)
 
-    champion = add(dict.fromkeys(FINGERPRINT_TAGS, "other"))
+    long_ago = {"nfbmr.fitted_at": "2002-02-02T00:00:00Z"}
+    champion = add({**dict.fromkeys(FINGERPRINT_TAGS, "other"), **long_ago})
     registry.promote(first, champion, {})
     config = trained.config
     splits, _ = split_categories(discover(trained.factory.root, "mvtec"), config)
@@ -340,7 +340,9 @@ def test_what_the_gate_refused_is_not_fitted_again_every_night(
     assert left_out({**splits, first: fewer}) == [second], "it may pass by other pictures"
     shorter = replace(splits[first], fit=splits[first].fit[1:])
     assert left_out({**splits, first: shorter}) == [second], "another detector may pass"
-    for tag, other in {AGAINST_TAG: "7", VERDICT_TAG: "passed", "nfbmr.version": "0"}.items():
+    others = {AGAINST_TAG: "7", VERDICT_TAG: "passed", "nfbmr.version": "0"}
+    others |= {"nfbmr.fitted_at": "2001-01-01T00:00:00Z"}  # A fit of tonight is not so old.
+    for tag, other in others.items():
         registry.client.set_model_version_tag(fitted.name, refused, tag, other)
         assert left_out() == [second], tag
         old = {**fitted.tags, **verdict}[tag]
