@@ -7,6 +7,7 @@ one node gives.
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -79,9 +80,11 @@ class Nodes:
         )
 
     def have(self, count: int) -> None:
-        """Start worker nodes until there are so many."""
+        """Start or stop worker nodes until there are so many."""
         while len(self.workers) < count:
             self.add()
+        while len(self.workers) > count:
+            self.cluster.remove_node(self.workers.pop())
 
     def replace_oldest(self, job: str) -> None:
         """Kill the worker node that has been there longest, with everything on it; add another.
@@ -241,6 +244,32 @@ def test_a_node_goes_and_one_comes_while_an_archive_is_scored(
     nodes.replace_oldest(job)
     nodes.wait(job)
     assert rows(output) == rows(str(on_one_node / "scores"))
+
+
+@pytest.mark.slow
+def test_a_pool_that_may_grow_takes_a_node_that_comes(
+    nodes: Nodes, factory: Factory, on_one_node: Path, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "scores")
+    archives = [str(tmp_path / f"production-{number}.tar") for number in range(12)]
+    for archive in archives:
+        shutil.copyfile(factory.archive, archive)
+    nodes.have(1)
+    job = nodes.submit(
+        "score.py",
+        *archives,
+        *("--output", output, "--work-dir", str(on_one_node / "work")),
+        *("--set", "run.actors_min=1", "--set", "run.actors_max=2"),
+    )
+    assert nodes.wait(job, lambda: bool(finished_units(output)))
+    nodes.add()
+    new = nodes.workers[-1]
+    assert nodes.wait(job, lambda: any("Scorer" in name for name in nodes.actors_on(new))), (
+        "the job was over before its pool of actors had grown"
+    )
+    nodes.wait(job)
+    expected = rows(str(on_one_node / "scores"))
+    assert len(rows(output)) == len(expected) * len(archives)
 
 
 @pytest.mark.parametrize(("token", "code"), [("", 401), (64 * "0", 403), (None, 200)])
