@@ -71,6 +71,9 @@ def _encoded(mode: str, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+_ROWS_PER_STRIP = 278
+
+
 def pictures() -> list[bytes]:
     """Pictures of every format, in the modes that cameras and tools write."""
     return [
@@ -86,6 +89,7 @@ def pictures() -> list[bytes]:
         _encoded("RGB", "BMP"),
         _encoded("P", "BMP"),
         _encoded("RGB", "TIFF"),
+        _encoded("L", "TIFF", tiffinfo={_ROWS_PER_STRIP: 1}, strip_size=1),
         _encoded("F", "TIFF"),
         _encoded("RGB", "TIFF", compression="tiff_lzw"),
         _encoded("L", "TIFF", compression="tiff_adobe_deflate"),

@@ -33,7 +33,7 @@ from nfbmr.train.finished import FinishedFit
 from nfbmr.train.fit_checkpoint import FitCheckpoint
 from nfbmr.train.gate import decide
 from nfbmr.train.night import open_night
-from tests.fuzz import seeds
+from tests.fuzz import hash_memories, seeds
 from tests.fuzz.label_lists import LISTS, label_list
 from tests.fuzz.mutators import mutated_bytes, mutated_json, with_tar_checksums
 
@@ -278,6 +278,8 @@ def targets(folder: Path) -> dict[str, Target]:
         Target("listing", [seeds.listing()], _bytes, _listing),
         Target("cache-uses", [seeds.cache_uses()], _bytes, _uses),
         Target("cache-uses-json", [gzip.decompress(seeds.cache_uses())], _json, _packed_uses),
+        Target("hashes", [hash_memories.seed()[1]], _bytes, hash_memories.whole_file),
+        Target("hashes-json", [hash_memories.body()], _json, hash_memories.signed_body),
         Target("fit-state", [seeds.fit_state()], _bytes, _fit_state),
         Target("parquet", [seeds.parquet_archive()], _bytes, _archive(".parquet")),
         Target("parquet-manifest", [seeds.parquet_manifest()], _bytes, _parquet_manifest),

@@ -42,6 +42,8 @@ NAMES = (
     "listing",
     "cache-uses",
     "cache-uses-json",
+    "hashes",
+    "hashes-json",
     "fit-state",
     "manifest",
     "parquet",
@@ -79,6 +81,7 @@ def test_foreign_bytes_are_parsed_or_refused(
     # What cannot be read of these is computed or begun anew: no error is to be seen.
     silent = name in (
         *("features", "night", "fit-state", "listing", "gz-index", "cache-uses", "cache-uses-json"),
+        *("hashes", "hashes-json"),
     )
     assert outcome.refused or silent, "no change was noticed"
 
