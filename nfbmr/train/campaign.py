@@ -78,11 +78,9 @@ def run_campaign(
     registry.patiently(registry.prepare, config.run.registry_patience_s)
     if categories is None:
         say_missing(registry, data, tonight.categories, progress)
-    chosen = None if categories is None else sorted(set(categories))
-    learned = {k: v for k, v in config.as_dict().items() if k not in ("run", "night")}
     root = storage.absolute_uri(data)
     memory = HashMemory(paths.hashes, root, tonight.versions, progress)
-    key = fingerprint(root, layout, chosen, registry.uri, learned)
+    key = _night_key(root, layout, categories, config, registry)
     nights = storage.join(paths.checkpoints, "nights")
     with held(storage.join(nights, f"{key}.lease"), "The same command", progress) as lease:
         with store_sentences(f"Opening the night in {nights}"):
@@ -101,6 +99,19 @@ def run_campaign(
             with tolerated(progress, "The night could not be closed"):
                 night.close()
     return CampaignRows(sorted(results, key=lambda row: row.category), campaign.error)
+
+
+def _night_key(
+    root: str,
+    layout: str,
+    categories: Sequence[str] | None,
+    config: Config,
+    registry: Registry,
+) -> str:
+    """The same for commands that fit the same: settings of resources and nights are left out."""
+    chosen = None if categories is None else sorted(set(categories))
+    learned = {k: v for k, v in config.as_dict().items() if k not in ("run", "night")}
+    return fingerprint(root, layout, chosen, registry.uri, learned)
 
 
 def _run(campaign: Campaign, splits: dict[str, Split]) -> list[CategoryResult]:
